@@ -1,0 +1,55 @@
+"""The contender "bare epoll": the least Python that answers the same questions right. No audit, no counters, no limits.
+
+    python -m bench.bare_server DATABASE DOMAIN SOCKET
+
+`isuser` is looked up in the accounts of DOMAIN by the statement of our own backend; `auth` in a dictionary.
+"""
+
+import select
+import socket
+import sqlite3
+import sys
+from hmac import compare_digest
+
+from bench.plain_backend import passwords
+
+EXISTS = "SELECT name FROM account WHERE domain = $1 AND name = $2"
+YES, NO = b"\x00\x02\x00\x01", b"\x00\x02\x00\x00"
+
+
+def serve(database: str, domain: str, path: str) -> None:
+    """Serve until ended."""
+    execute = sqlite3.connect(database, isolation_level=None).execute
+    accounts = passwords(1000)
+
+    def answer(question: str) -> bytes:
+        operation, user, rest = question.split(":", 2)
+        if operation == "auth":
+            known = accounts.get(user)
+            return YES if known is not None and compare_digest(known, rest.partition(":")[2]) else NO
+        return YES if execute(EXISTS, {"1": domain, "2": user}).fetchone() else NO
+
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen(1024)
+    epoll = select.epoll()
+    epoll.register(listening.fileno(), select.EPOLLIN)
+    connections: dict[int, socket.socket] = {}
+    while True:
+        for fd, _ in epoll.poll():
+            if fd == listening.fileno():
+                sock, _ = listening.accept()
+                connections[sock.fileno()] = sock
+                epoll.register(sock.fileno(), select.EPOLLIN)
+                continue
+            # The generator has one question in flight, so that what arrives is one frame.
+            frame = connections[fd].recv(65536)
+            if frame:
+                connections[fd].send(answer(frame[2:].decode()))
+            else:
+                epoll.unregister(fd)
+                connections.pop(fd).close()
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])

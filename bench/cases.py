@@ -1,0 +1,172 @@
+"""What is compared with what. A group opens its servers and yields its cases."""
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from socket import AF_UNIX, SHUT_RDWR, socket
+from statistics import median
+from subprocess import check_output
+from sys import executable
+from threading import Thread
+from typing import TypeAlias
+
+from bench import connector as spawning
+from bench import servers
+from bench.generator import Generator as LoadGenerator
+from bench.generator import Load, Measured
+from tests.servers.dovecot import Dovecot
+from tests.servers.process import Server
+
+OURS = "extauth"
+REQUESTS = {1: 10000, 8: 40000, 64: 40000}  # by connections
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work, done by each contender; `goals` are the ratios of ours to theirs that we want to reach."""
+
+    name: str
+    contenders: Mapping[str, Callable[[], Measured]]
+    goals: Mapping[str, float]
+
+
+Group: TypeAlias = Callable[[LoadGenerator, Path], AbstractContextManager[list[Case]]]
+
+
+@contextmanager
+def ejabberd(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """Answers that need no hashing, over the ejabberd listener."""
+    with servers.extauth(folder) as ours, servers.streams(folder) as streams, servers.bare(folder) as bare:
+        contenders = {OURS: ours, "plain trio streams": streams, "bare epoll": bare}
+        work = (("isuser, SQLite", "isuser", servers.LOCAL[4096]), ("auth, in memory", "auth", servers.PLAIN))
+        yield [
+            Case(
+                f"{name}, {connections} connections",
+                {
+                    contender: _asking(
+                        generator, server, server.socket, Load("ejabberd", connections, count, host, operation=what)
+                    )
+                    for contender, server in contenders.items()
+                },
+                {"plain trio streams": 2.0, "bare epoll": 0.4} if connections > 1 else {},
+            )
+            for name, what, host in work
+            for connections, count in REQUESTS.items()
+        ]
+
+
+@contextmanager
+def hashing(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """Password checks against stored SCRAM-SHA-256 keys, 64 connections, beside the bare primitive."""
+    primitive = "cryptography's PBKDF2, all processors"
+    with servers.extauth(folder) as ours:
+        yield [
+            Case(
+                f"password check, {iterations} iterations",
+                {
+                    OURS: _asking(
+                        generator, ours, ours.socket, Load("ejabberd", 64, 32_000_000 // iterations, host, users=100)
+                    ),
+                    primitive: _primitive(iterations),
+                },
+                {primitive: 0.9},
+            )
+            for iterations, host in servers.LOCAL.items()
+        ]
+
+
+LISTENERS = """
+    [listener.sasl-plain]
+    protocol = "dovecot"
+    address = "unix:{folder}/sasl-plain.sock"
+    domain = "{plain}"
+    [listener.sasl-local]
+    protocol = "dovecot"
+    address = "unix:{folder}/sasl-local.sock"
+    domain = "{local}"
+"""
+
+
+@contextmanager
+def dovecot(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """SASL over the dovecot listener, beside Debian's Dovecot. No wrong passwords: Dovecot holds those replies back."""
+    theirs = "Dovecot"
+    plain, local = folder / "sasl-plain.sock", folder / "sasl-local.sock"
+    listeners = LISTENERS.format(folder=folder, plain=servers.PLAIN, local=servers.LOCAL[4096])
+    with (
+        servers.extauth(folder, listeners) as daemon,
+        servers.dovecot(folder / "plain", stored_keys=False) as of_texts,
+        servers.dovecot(folder / "keys", stored_keys=True) as of_keys,
+    ):
+
+        def case(name: str, ours: Path, other: Dovecot, load: Load, goal: float | None) -> Case:
+            flight = f", {load.in_flight} in flight each" if load.in_flight > 1 else ""
+            return Case(
+                f"{name}, {load.connections} connections{flight}",
+                {OURS: _asking(generator, daemon, ours, load), theirs: _asking(generator, other, other.socket, load)},
+                {theirs: goal} if goal else {},
+            )
+
+        shapes = [*((connections, 1, count) for connections, count in REQUESTS.items()), (8, 16, 40000)]
+        yield [
+            *(
+                case("PLAIN, in memory", plain, of_texts, Load("dovecot", c, n, "-", d, wrong=0), 0.6 if c == 64 else None)
+                for c, d, n in shapes
+            ),
+            *(
+                case(
+                    "SCRAM-SHA-256",
+                    local,
+                    of_keys,
+                    Load("scram", c, n // 2, "-", d, users=20, wrong=0),
+                    0.6 if c == 64 else None,
+                )
+                for c, d, n in shapes
+            ),
+            case("PLAIN, stored SCRAM keys", local, of_keys, Load("dovecot", 64, 1000, "-", wrong=0), 6.0),
+        ]
+
+
+@contextmanager
+def connector(_generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """From spawning the connector to its first reply."""
+    with ExitStack() as stack:
+        cases: list[Case] = []
+        for protocol, request in spawning.REQUESTS.items():
+            reply = spawning.REPLIES[protocol]
+            listening = stack.enter_context(socket(AF_UNIX))
+            path = folder / f"{protocol}.sock"
+            listening.bind(str(path))
+            listening.listen(16)
+            Thread(target=spawning.serve, args=(listening, reply), daemon=True).start()
+            stack.callback(listening.shutdown, SHUT_RDWR)
+            bare = folder / f"{protocol}.py"
+            bare.write_text(spawning.BARE[protocol].format(module="socket"))
+            commands = {
+                OURS: [*spawning.PYTHON, str(spawning.CONNECT), protocol, str(path)],
+                "bare python3 -S -I -E": [*spawning.PYTHON, str(bare), str(path)],
+            }
+            contenders = {name: _spawning(command, request, reply) for name, command in commands.items()}
+            cases.append(Case(f"connector {protocol}, spawn to first reply", contenders, {"bare python3 -S -I -E": 1 / 1.3}))
+        yield cases
+
+
+GROUPS: Mapping[str, Group] = {"ejabberd": ejabberd, "hashing": hashing, "connector": connector, "dovecot": dovecot}
+
+
+def _asking(generator: LoadGenerator, server: Server, path: Path, load: Load) -> Callable[[], Measured]:
+    return lambda: generator.run(load, server, path)
+
+
+def _spawning(command: list[str], request: bytes, reply: bytes) -> Callable[[], Measured]:
+    def run() -> Measured:
+        taken = sorted(spawning.first_reply(command, request, reply) for _ in range(20))
+        return Measured(1000 / median(taken), median(taken) * 1000, taken[-1] * 1000)
+
+    return run
+
+
+def _primitive(iterations: int) -> Callable[[], Measured]:
+    command = [executable, "-m", "bench.primitive", str(iterations), "2"]
+    return lambda: Measured(float(check_output(command, cwd=servers.ROOT)))

@@ -1,0 +1,1 @@
+"""extauth: one daemon that gives any XMPP server every login."""

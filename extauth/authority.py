@@ -1,0 +1,346 @@
+"""Who decides: the chain of backends of one domain, and what surrounds every decision.
+
+Deadline, throttle, audit and counters sit in `ask`, once, for answers that come at once and for those that take time. `ask`
+never raises: an outage, a time-out and a bug are all `Unavailable`, and never a yes.
+"""
+
+import time
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+import trio
+
+from extauth.backend import Backend
+from extauth.errors import BackendDown
+from extauth.journal import Decision, Journal, shown
+from extauth.metrics import Metrics
+from extauth.model import (
+    VERDICTS,
+    Accept,
+    Anonymous,
+    Answer,
+    CheckCertificate,
+    CheckPassword,
+    CheckToken,
+    CreateUser,
+    Decoy,
+    FindAccount,
+    FindHashedTokens,
+    FindKeys,
+    HashedTokens,
+    Identity,
+    Keys,
+    Listing,
+    ListUsers,
+    Origin,
+    Proof,
+    Reason,
+    Reject,
+    Request,
+    Unavailable,
+    UserExists,
+    Verdict,
+)
+from extauth.passwords.prepare import is_blank
+from extauth.soon import Soon, settle
+from extauth.throttle import Throttle
+
+_log = structlog.get_logger("authority")
+
+PATIENCE_SHARE = 0.9  # of the peer's patience is ours: an outage must still be told in time
+
+# Questions go along the chain; what is not among them changes something at one backend.
+QUESTIONS = (CheckPassword, FindKeys, FindHashedTokens, CheckToken, CheckCertificate, UserExists, FindAccount)
+
+_FOUND = (Keys, HashedTokens)  # neither yes nor no
+_FINDING = (FindKeys, FindHashedTokens)
+_NO_USER = Reject(Reason.NO_USER)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A backend as a member of a chain: under which name, and whether its refusal lets the next one speak."""
+
+    name: str
+    backend: Backend
+    on_reject: Literal["stop", "next"] = "stop"
+
+
+class _Link:
+    """A member prepared for one kind of request."""
+
+    __slots__ = ("answer", "name", "outage_ends", "reject_ends")
+
+    def __init__(self, member: Member, *, reject_ends: bool, outage_ends: bool) -> None:
+        self.name = member.name
+        self.answer = member.backend.answer
+        self.reject_ends = reject_ends
+        self.outage_ends = outage_ends
+
+
+class _Walk:
+    """One request on its way along the chain. `trail` tells afterwards what each backend said."""
+
+    __slots__ = ("backend", "links", "otherwise", "started", "trail")
+
+    def __init__(self, links: Iterator[_Link]) -> None:
+        self.started = time.monotonic()
+        self.links = links
+        self.backend = ""
+        self.trail = ""
+        self.otherwise: Reject | Unavailable = _NO_USER
+
+    def note(self, name: str, word: str) -> None:
+        self.backend = name
+        self.trail = f"{self.trail},{name}:{word}" if self.trail else f"{name}:{word}"
+
+
+class Authority:
+    """Answers for one domain."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        on_outage: Literal["stop", "next"],
+        anonymous: bool = False,
+        journal: Journal,
+        metrics: Metrics,
+        throttle: Throttle,
+    ) -> None:
+        self._members = members
+        self._anonymous = anonymous
+        self._journal = journal
+        self._metrics = metrics
+        self._throttle = throttle
+        self.busy = 0  # requests that wait for a backend
+        self._chains: dict[type[Request], tuple[_Link, ...]] = {}
+        for kind in QUESTIONS:
+            # Whether anybody knows a name is asked of all; who decides a login is the first who knows it.
+            for_all = kind is UserExists
+            self._chains[kind] = tuple(
+                _Link(
+                    member,
+                    reject_ends=not for_all and member.on_reject == "stop",
+                    outage_ends=not for_all and on_outage == "stop",
+                )
+                for member in members
+                if kind in member.backend.handles
+            )
+
+    def ask(self, request: Request) -> Soon[Verdict]:
+        """Decide, at once if no backend needs to wait. Never raises."""
+        chain = self._chains.get(type(request))
+        walk = _Walk(iter(chain or ()))
+        try:
+            refusal = self._refuse(request)
+            if refusal is not None:
+                return self._conclude(request, walk, refusal)
+            if isinstance(request, Proof):
+                proven = request.reason is Reason.OK
+                walk.note("proof", shown(request.credential))
+                return self._conclude(request, walk, Accept(request.identity) if proven else Reject(request.reason))
+            if isinstance(request, Anonymous):
+                walk.note("anonymous", shown(request.trace))
+                allowed = self._anonymous
+                return self._conclude(request, walk, Accept(request.identity) if allowed else Reject(Reason.NOT_ALLOWED))
+            if chain is None:
+                return self._in_time(request, walk, self._change(request, walk))
+            answer = self._step(request, walk)
+        except Exception:
+            return self._conclude(request, walk, self._bug(request))
+        if isinstance(answer, VERDICTS):
+            return self._conclude(request, walk, answer)
+        return self._in_time(request, walk, answer)
+
+    def _refuse(self, request: Request) -> Reject | None:
+        if isinstance(request, CheckPassword) and is_blank(request.password.reveal()):
+            return Reject(Reason.MALFORMED)
+        return self._throttle.refuse(request)
+
+    # The chain ------------------------------------------------------------------------------------------------------------
+
+    def _step(self, request: Request, walk: _Walk) -> Soon[Verdict]:
+        """Go along the chain until somebody decides or has to be waited for."""
+        for link in walk.links:
+            verdict: Verdict | None
+            try:
+                answer = link.answer(request)
+            except BackendDown as down:
+                verdict = self._outage(walk, link, down)
+            else:
+                if answer is not None and not isinstance(answer, VERDICTS):
+                    return self._wait(request, walk, link, answer)
+                verdict = self._take(request, walk, link, answer)
+            if verdict is not None:
+                return verdict
+        if walk.otherwise is _NO_USER and isinstance(request, CheckPassword):
+            return self._decoy(request)
+        return walk.otherwise
+
+    async def _wait(self, request: Request, walk: _Walk, link: _Link, answer: Awaitable[Answer | None]) -> Verdict:
+        verdict: Verdict | None
+        try:
+            verdict = self._take(request, walk, link, await answer)
+        except BackendDown as down:
+            verdict = self._outage(walk, link, down)
+        return await settle(self._step(request, walk)) if verdict is None else verdict
+
+    def _take(self, request: Request, walk: _Walk, link: _Link, answer: Answer | None) -> Answer | None:
+        """Weigh one backend's answer; None if the next one is to be asked."""
+        if answer is None:
+            walk.note(link.name, "unknown")
+            return None
+        if isinstance(answer, Reject):
+            walk.note(link.name, answer.reason.value)
+            if link.reject_ends:
+                return answer
+            if walk.otherwise is _NO_USER:
+                walk.otherwise = answer
+            return None
+        if not isinstance(answer, Listing) and not _is_about(answer.identity, request.identity):
+            # A directory that ignores accents or blanks found somebody else.
+            walk.note(link.name, f"other-name({shown(str(answer.identity))})")
+            return None
+        walk.note(link.name, "accept" if isinstance(answer, Accept) else "found")
+        return answer
+
+    def _outage(self, walk: _Walk, link: _Link, down: BackendDown) -> Unavailable | None:
+        walk.note(link.name, "down")
+        unavailable = Unavailable(Reason.BACKEND_DOWN, f"{link.name}: {down}")
+        if link.outage_ends:
+            return unavailable
+        if not isinstance(walk.otherwise, Unavailable):
+            walk.otherwise = unavailable  # nobody else may turn "can't tell" into "no"
+        return None
+
+    async def _decoy(self, request: CheckPassword) -> Verdict:
+        decoy = Decoy(request.identity, request.origin, request.password)
+        for member in self._members:
+            if Decoy in member.backend.handles:
+                try:
+                    await settle(member.backend.answer(decoy))
+                except BackendDown as down:
+                    return Unavailable(Reason.BACKEND_DOWN, f"{member.name}: {down}")
+                break
+        return _NO_USER
+
+    # Changes --------------------------------------------------------------------------------------------------------------
+
+    async def _change(self, request: Request, walk: _Walk) -> Verdict:
+        """Change something at the one backend whose it is."""
+        if isinstance(request, ListUsers):
+            return await self._list(request, walk)
+        owner: Member | None = None
+        for member in self._members:
+            if UserExists in member.backend.handles:
+                try:
+                    answer = await settle(member.backend.answer(UserExists(request.identity, request.origin)))
+                except BackendDown as down:
+                    # Who knows the name can't be told: a change could go to the wrong place.
+                    walk.note(member.name, "down")
+                    return Unavailable(Reason.BACKEND_DOWN, f"{member.name}: {down}")
+                if isinstance(answer, Accept) and _is_about(answer.identity, request.identity):
+                    owner = member
+                    break
+                walk.note(member.name, "unknown")
+        if isinstance(request, CreateUser):
+            if owner is not None:
+                walk.note(owner.name, "exists")
+                return Reject(Reason.USER_EXISTS)
+            owner = next((member for member in self._members if CreateUser in member.backend.handles), None)
+        elif owner is None:
+            return _NO_USER
+        if owner is None or type(request) not in owner.backend.handles:
+            return Reject(Reason.NOT_SUPPORTED)
+        try:
+            answer = await settle(owner.backend.answer(request))
+        except BackendDown as down:
+            walk.note(owner.name, "down")
+            return Unavailable(Reason.BACKEND_DOWN, f"{owner.name}: {down}")
+        walk.note(owner.name, answer.reason if isinstance(answer, Reject) else "done" if answer else "unknown")
+        return answer or _NO_USER
+
+    async def _list(self, request: ListUsers, walk: _Walk) -> Verdict:
+        found: dict[Identity, Accept] = {}
+        for member in self._members:
+            if ListUsers in member.backend.handles:
+                try:
+                    answer = await settle(member.backend.answer(request))
+                except BackendDown as down:
+                    walk.note(member.name, "down")
+                    return Unavailable(Reason.BACKEND_DOWN, f"{member.name}: {down}")
+                if isinstance(answer, Listing):
+                    walk.note(member.name, "listing")
+                    for account in answer.accounts:
+                        found.setdefault(account.identity, account)
+        in_order = sorted(found.values(), key=lambda account: account.identity.user)
+        return Listing(tuple(in_order[: request.limit]))
+
+    # Around every decision ------------------------------------------------------------------------------------------------
+
+    async def _in_time(self, request: Request, walk: _Walk, answer: Awaitable[Verdict]) -> Verdict:
+        verdict: Verdict = Unavailable(Reason.BACKEND_TIMEOUT)
+        self.busy += 1
+        try:
+            with trio.move_on_after(request.origin.patience * PATIENCE_SHARE) as scope:
+                verdict = await answer
+            if scope.cancelled_caught:
+                walk.note("*", "timeout")
+        except Exception:
+            verdict = self._bug(request)
+        finally:
+            self.busy -= 1
+        return self._conclude(request, walk, verdict)
+
+    def _bug(self, request: Request) -> Unavailable:
+        _log.exception("bug", operation=request.operation, user=str(request.identity))
+        return Unavailable(Reason.BUG)
+
+    def _conclude(self, request: Request, walk: _Walk, verdict: Verdict) -> Verdict:
+        if not decides(request, verdict):
+            return verdict
+        took = (time.monotonic() - walk.started) * 1000
+        record(
+            self._journal, self._metrics, request.operation, request.identity, request.origin, verdict,
+            backend=walk.backend, trail=walk.trail, ms=took,
+        )  # fmt: skip
+        self._throttle.observe(request, verdict)
+        return verdict
+
+
+def _is_about(found: Identity, asked: Identity) -> bool:
+    """Tell whether a backend's answer is about the user asked for, or where a credential names the user, of the domain."""
+    if not asked.user:
+        return found.user != "" and found.domain == asked.domain
+    return found is asked or found == asked
+
+
+def decides(request: Request, verdict: Verdict) -> bool:
+    """Tell whether a verdict is a decision, to be written down. What was found for a mechanism is none: a `Proof` follows."""
+    return not (isinstance(verdict, _FOUND) or (verdict is _NO_USER and isinstance(request, _FINDING)))
+
+
+def record(
+    journal: Journal, metrics: Metrics, operation: str, identity: Identity, origin: Origin, verdict: Verdict,
+    *, backend: str = "", trail: str = "", ms: float = 0.0,
+) -> None:  # fmt: skip
+    """Count a decision and write its audit line: the one place where that is done."""
+    detail = ""
+    if isinstance(verdict, Accept):
+        result, reason, identity = "accept", "ok", verdict.identity
+    elif isinstance(verdict, Reject):
+        result, reason = "reject", verdict.reason.value
+    elif isinstance(verdict, Unavailable):
+        result, reason, detail = "unavailable", verdict.reason.value, verdict.detail
+    else:
+        result, reason = "accept", "ok"
+    metrics.decisions[origin.listener, operation, result, reason] += 1
+    journal.decide(
+        Decision(
+            time.time(), operation, f"{identity.user}@{identity.domain}", result, reason, backend, origin.listener,
+            origin.peer, origin.client, origin.mechanism, ms, trail, detail,
+        )
+    )  # fmt: skip

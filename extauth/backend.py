@@ -1,0 +1,55 @@
+"""What a backend is: a module named `extauth_<type>` with a `Config` and an `open`.
+
+    @dataclass(frozen=True)
+    class Config: ...                                   # its keys in the configuration, by annotation
+
+    @asynccontextmanager
+    async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]: ...
+
+`open` raises `ConfigError` for what a person must mend and `BackendDown` only for what nobody can go without: a directory that
+is away at start is no reason not to start.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from extauth.model import Answer, Request
+from extauth.soon import Soon
+from extauth.store import Store
+from extauth.threads import Threads
+
+
+class Backend(Protocol):
+    """Holds accounts or judges credentials."""
+
+    @property
+    def handles(self) -> frozenset[type[Request]]:
+        """The kinds of request that this backend can answer; it is asked no other."""
+        ...
+
+    def answer(self, request: Request) -> Soon[Answer | None]:
+        """Answer, at once if that needs no waiting. None: I don't know this user, ask the next.
+
+        Raises (at once or when awaited):
+            BackendDown: it can't tell at present.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a backend may use of the daemon. `now` is Unix time in seconds; `hashing` are the threads for key derivation."""
+
+    name: str
+    store: Store
+    hashing: Threads
+    now: Callable[[], float]
+
+
+class BackendModule(Protocol):
+    """The module of a backend."""
+
+    Config: type[Any]
+    open: Callable[[Any, Context], AbstractAsyncContextManager[Backend]]

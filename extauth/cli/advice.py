@@ -1,0 +1,40 @@
+"""What `extauth check` warns of: settings that are valid and yet will hurt."""
+
+import shutil
+from pathlib import Path
+
+from extauth.passwords.scram import ADVISED_ITERATIONS
+from extauth.settings import Settings
+from extauth.sockets import parse_address
+
+HIDDEN = {
+    "/tmp": "ejabberd's unit has PrivateTmp: it sees a /tmp of its own",
+    "/var/tmp": "ejabberd's unit has PrivateTmp: it sees a /var/tmp of its own",
+    "/home": "ejabberd's unit has ProtectHome: it can't see it",
+    "/root": "ejabberd's unit has ProtectHome: it can't see it",
+}
+
+
+def advice(settings: Settings) -> list[str]:
+    """Return the warnings, each with its place."""
+    warnings: list[str] = []
+    for listener in settings.listeners:
+        kind, where, _ = parse_address(listener.config.address)
+        if kind == "unix" and listener.protocol != "admin" and (why := _hidden(where)):
+            warnings.append(f"listener.{listener.name}.address: {where}: {why}")
+        if listener.protocol == "prosody" and kind == "tcp":
+            warnings.append(
+                f"listener.{listener.name}.address: every user of this machine can connect to {listener.config.address}"
+            )
+    for name, table in settings.backends.items():
+        iterations = getattr(table.config, "iterations", None)
+        if isinstance(iterations, int) and iterations < ADVISED_ITERATIONS:
+            warnings.append(f"backend.{name}.iterations: {iterations} is less than XEP-0438 advises ({ADVISED_ITERATIONS})")
+    connector = shutil.which("extauth-connect")
+    if connector is not None and (why := _hidden(str(Path(connector).resolve()))):
+        warnings.append(f"{connector}: {why}; install extauth under /usr or /opt before ejabberd starts it")
+    return warnings
+
+
+def _hidden(path: str) -> str:
+    return next((why for folder, why in HIDDEN.items() if Path(path).is_relative_to(folder)), "")

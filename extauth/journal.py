@@ -1,0 +1,205 @@
+"""What the daemon says of itself: one audit line per decision, and a log of everything else.
+
+Both go to standard error, where systemd's journal or a terminal takes them. The audit line has one fixed form, because people
+write filters for it; it is made by hand and gathered, because it is written for every login:
+
+    audit op=check-password user=alice@example.com result=accept reason=ok backend=people listener=ejabberd
+    peer=uid:113/pid:870 client=- mech=PLAIN ms=0.61 trail=tokens:unknown,people:accept            (one line)
+"""
+
+import logging
+import os
+import re
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+import structlog
+import trio
+from msgspec import Struct
+
+RING = 1000  # decisions kept in memory for `extauth audit tail`
+SHOWN = 128  # characters of a foreign value that are shown
+WRITE = 4096  # bytes that a pipe found writable takes without blocking (PIPE_BUF)
+MAX_WAITING = 1 << 20  # bytes kept while nobody reads our standard error
+
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]{1,128}").fullmatch
+_SPECIAL = frozenset(' "=\\')
+
+
+class Decision(Struct, frozen=True, gc=False):
+    """One decision of an authority. `time` is Unix time in seconds, `ms` how long it took."""
+
+    time: float
+    operation: str
+    user: str
+    result: str
+    reason: str
+    backend: str
+    listener: str
+    peer: str
+    client: str
+    mechanism: str
+    ms: float
+    trail: str
+    detail: str = ""
+
+
+def _escaped(c: str) -> str:
+    code = ord(c)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"  # noqa: PLR2004
+
+
+def shown(text: str) -> str:
+    """Return `text` as it may stand in a log line: one word, printable, of limited length; "-" if it is empty."""
+    if _PLAIN(text):
+        return text
+    if not text:
+        return "-"
+    cut = text[:SHOWN]
+    word = "".join(c if c.isprintable() and c not in _SPECIAL else _escaped(c) for c in cut)
+    return word if len(cut) == len(text) else f"{word}..."
+
+
+def audit_line(decision: Decision) -> str:
+    """Return the audit line of a decision. Its form is stable: see docs/operations.md."""
+    d = decision
+    client = shown(d.client) if d.client else "-"
+    line = (
+        f"audit op={d.operation} user={shown(d.user)} result={d.result} reason={d.reason} backend={d.backend or '-'} "
+        f"listener={d.listener} peer={d.peer or '-'} client={client} mech={d.mechanism or '-'} ms={d.ms:.2f} "
+        f"trail={d.trail or '-'}"
+    )
+    return f"{line} detail={shown(d.detail)}" if d.detail else line
+
+
+class Outlet:
+    """Writes lines to a descriptor without ever waiting for whoever reads it: logins must go on."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._writable = select.poll()
+        self._writable.register(descriptor, select.POLLOUT)
+        self._waiting = bytearray()
+        self._lock = threading.Lock()
+        self.lost = 0  # lines that nobody took from us in time
+
+    def write(self, text: str) -> None:
+        """Write whole lines, as far as they are taken at once; the rest goes before the next ones."""
+        with self._lock:
+            self._waiting += text.encode(errors="backslashreplace")
+            while self._waiting and self._writable.poll(0):
+                try:
+                    del self._waiting[: os.write(self._descriptor, self._waiting[:WRITE])]
+                except OSError:
+                    break
+            if len(self._waiting) > MAX_WAITING:
+                end = self._waiting.rfind(b"\n", 0, MAX_WAITING) + 1
+                self.lost += self._waiting.count(b"\n", end)
+                del self._waiting[end:]
+
+    def flush(self) -> None:
+        """Do nothing: this never waits. A logger's file has it."""
+
+
+STANDARD_ERROR = Outlet(2)
+
+
+class Journal:
+    """Takes decisions, remembers the last thousand and writes their audit lines, many at a time."""
+
+    def __init__(self, outlet: Outlet | None = STANDARD_ERROR) -> None:
+        self._outlet = outlet
+        self._gathering = False
+        self._unwritten: list[Decision] = []
+        self._recent: deque[Decision] = deque(maxlen=RING)
+        self._readers = trio.lowlevel.ParkingLot()
+        self.decided = 0  # ever
+
+    @property
+    def lost(self) -> int:
+        """Audit and log lines that nobody took from us in time."""
+        return self._outlet.lost if self._outlet is not None else 0
+
+    def decide(self, decision: Decision) -> None:
+        """Take note of a decision."""
+        if not self._unwritten and not self._gathering:
+            trio.lowlevel.current_trio_token().run_sync_soon(self.flush)
+        self._unwritten.append(decision)
+
+    @contextmanager
+    def gather(self) -> Generator[None, None, None]:
+        """Write what is decided within the block once, at its end."""
+        self._gathering = True
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been decided, if anything has since the last time."""
+        decisions, self._unwritten = self._unwritten, []
+        if not decisions:
+            return
+        self._recent.extend(decisions)
+        self.decided += len(decisions)
+        self._readers.unpark_all()
+        if self._outlet is not None:
+            # One stamp for all: a decision is written in the pass that took it.
+            stamp = _stamp(decisions[0].time)
+            self._outlet.write("".join([f"{stamp}{audit_line(d)}\n" for d in decisions]))
+
+    async def tail(self, after: int, patience: float) -> tuple[int, list[Decision]]:
+        """Return decisions after number `after` and the number of the last; wait up to `patience` seconds for one."""
+        with trio.move_on_after(patience):
+            while self.decided <= after:
+                await self._readers.park()
+        count = min(max(self.decided - after, 0), len(self._recent))
+        return self.decided, list(self._recent)[len(self._recent) - count :]
+
+
+def _under_journald() -> bool:
+    return "JOURNAL_STREAM" in os.environ  # which stamps lines itself (systemd.exec(5))
+
+
+_UNSTAMPED = _under_journald()
+
+
+def _stamp(seconds: float) -> str:
+    return "" if _UNSTAMPED else f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))} "
+
+
+def _stamped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if not _UNSTAMPED:
+        event["timestamp"] = _stamp(time.time()).strip()
+    return event
+
+
+def set_up_logging(stream: TextIO | Outlet = STANDARD_ERROR, *, verbose: bool = False) -> None:
+    """Send our log, and warnings of the libraries, to `stream`, one line an event, control characters escaped."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            _stamped,
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], drop_missing=True),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [_ToStructlog()]
+    root.setLevel(logging.WARNING)
+
+
+class _ToStructlog(logging.Handler):
+    """Passes what libraries log to our log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, record.getMessage(), logger=record.name)

@@ -1,0 +1,350 @@
+"""The Dovecot authentication protocol, client side of the server: every SASL mechanism, many exchanges on one connection.
+
+Spoken by our own Prosody module, by Prosody's mod_auth_dovecot, Postfix, Exim and doveadm. Lines of fields separated by TAB;
+each exchange has an id of the client's. Sources: Dovecot docs "Authentication Protocol" 1.1 to 1.4, src/lib-auth-client,
+Postfix xsasl_dovecot_server.c, Exim dovecot.c.
+
+Our own additions, which other peers never see: the parameters `domain=`, `cert=` (DER, base64) and `cb-TYPE=` (channel binding
+data, base64) of AUTH; and the command `MECHS id domain=... [secured=tls] [cb=TYPE,...] [cert]`, which is answered by `MECHS id
+NAME...`: what that stream may be offered. The handshake says so by the parameter `extauth` of each MECH: all clients ignore
+parameters they do not know, while Dovecot's own refuses lines it does not know.
+"""
+
+import base64
+import binascii
+import os
+import secrets
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from extauth import jid
+from extauth.engine import Engine
+from extauth.errors import ProtocolError
+from extauth.lines import Lines
+from extauth.model import Identity, Origin, Reason
+from extauth.negotiation import Negotiation, Turn
+from extauth.sasl.exchange import Challenge, Failure, Stream
+from extauth.server import Server
+from extauth.service import Service
+from extauth.sockets import SocketConfig, check_domain
+from extauth.soon import Soon
+
+MAX_LINE = 65536  # bytes; Dovecot itself takes 16384, too few for a certificate beside a long token
+MAX_EXCHANGES = 1024  # open on one connection: Prosody never cancels those that its clients abandon
+MAX_AGE = 150.0  # seconds from AUTH to the last answer, as Dovecot has it
+MAX_ID = (1 << 32) - 1
+VERSION = b"VERSION\t1\t4\n"
+CANCELLED_SINCE = 4  # minor version of a client that knows the line
+EMPTY_RESPONSE_SINCE = 2  # minor version of a client whose `resp=` means an empty response and not none
+
+CODES = {
+    "account-disabled": "user_disabled",
+    "credentials-expired": "pass_expired",
+    "incorrect-encoding": "invalid_base64",
+}
+
+# What Postfix and Exim want to know of a mechanism (Dovecot docs, "Mechanism parameters").
+_FLAGS = {"PLAIN": "\tplaintext", "LOGIN": "\tplaintext", "ANONYMOUS": "\tanonymous"}
+_RESERVED = frozenset(("user", "original_user", "resp", "reason", "temp", "authz", "code"))
+
+_UNESCAPE = {b"0": b"\0", b"1": b"\1", b"t": b"\t", b"r": b"\r", b"n": b"\n"}
+
+
+@dataclass(frozen=True)
+class Config(SocketConfig):
+    """[listener.NAME] with protocol = "dovecot"."""
+
+    address: str = "unix:/run/extauth/sasl.sock"
+    domain: str = ""  # for servers that do not say which virtual host
+    use_local_name: bool = False  # take the name the client connected to (SNI) for the virtual host
+    require_secured: bool = False  # refuse plaintext mechanisms unless the server says that the stream is encrypted
+    user_format: Literal["local", "jid"] = "local"  # what an XMPP server wants; mail servers often want user@domain
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.domain:
+            check_domain(self.domain)
+
+
+class _Open(NamedTuple):
+    """An exchange that waits for its client or for an answer."""
+
+    negotiation: Negotiation
+    until: float  # monotonic seconds
+    final_in_ok: bool  # whether the peer takes the mechanism's last data together with OK
+
+
+class Conversation:
+    """One connection of a server."""
+
+    ordered = False
+
+    def __init__(self, service: Service, origin: Origin, config: Config) -> None:
+        self._service = service
+        self._origin = origin
+        self._config = config
+        self._lines = Lines(MAX_LINE)
+        self._tells_security = config.require_secured  # whether the server says of each stream if it is encrypted
+        self._minor: int | None = None  # until the client has said it
+        self._open: dict[int, _Open] = {}
+        self._finals: dict[int, bytes] = {}  # OK lines that wait for the client to take the last data first
+        self.requests = self._lines.feed
+
+    def greet(self) -> bytes:
+        """Return the handshake: at once, as up to 2.3, because Exim and Postfix wait for it; MECH before SPID."""
+        lines = [VERSION, *(f"MECH\t{name}{_FLAGS.get(name, '')}\textauth\n".encode() for name in self._offered({}))]
+        lines.append(f"SPID\t{os.getpid()}\nCUID\t{secrets.randbits(31)}\nCOOKIE\t{secrets.token_hex(16)}\n".encode())
+        return b"".join([*lines, b"DONE\n"])
+
+    @property
+    def half(self) -> bool:
+        """Whether a part of a line has arrived."""
+        return self._lines.half
+
+    def answer(self, command: bytes) -> Soon[bytes]:
+        """Answer one line."""
+        verb, *fields = command.split(b"\t")
+        match verb:
+            case b"VERSION":
+                return self._version(fields)
+            case b"CPID":
+                return b""
+            case b"AUTH":
+                return self._auth(fields)
+            case b"CONT":
+                return self._cont(fields)
+            case b"CANCEL":
+                return self._cancel(fields)
+            case b"MECHS":
+                return self._mechs(fields)
+            case _:
+                raise ProtocolError("an unknown command")
+
+    def closed(self) -> None:
+        """End every exchange that is open."""
+        for entry in self._open.values():
+            entry.negotiation.abort()
+        self._open.clear()
+        self._finals.clear()
+
+    # Commands -------------------------------------------------------------------------------------------------------------
+
+    def _version(self, fields: list[bytes]) -> bytes:
+        if len(fields) < 2 or fields[0] != b"1" or not fields[1].isdigit() or self._minor is not None:  # noqa: PLR2004
+            raise ProtocolError("not version 1 of the protocol")
+        self._minor = int(fields[1])
+        return b""
+
+    def _auth(self, fields: list[bytes]) -> Soon[bytes]:
+        if self._minor is None or len(fields) < 2:  # noqa: PLR2004
+            raise ProtocolError("AUTH before VERSION, or without a mechanism")
+        number = _id(fields[0])
+        if number in self._open or number in self._finals:
+            raise ProtocolError("an id that is in use")
+        parameters, response = self._parameters(fields[2:])
+        if not parameters.get("service") and not parameters.get("protocol"):
+            raise ProtocolError("AUTH without service=")
+        self._forget_old()
+        try:
+            stream = self._stream(parameters)
+        except ValueError:
+            return self._refuse(number, parameters)
+        negotiation = self._service.negotiate(fields[1].decode("ascii", "replace").upper(), stream)
+        final_in_ok = "xmpp" in (parameters.get("service"), parameters.get("protocol")) or "final-resp-ok" in parameters
+        entry = self._open[number] = _Open(negotiation, time.monotonic() + MAX_AGE, final_in_ok)
+        return self._turn(number, entry, negotiation.begin(response))
+
+    def _cont(self, fields: list[bytes]) -> Soon[bytes]:
+        if len(fields) < 2:  # noqa: PLR2004
+            raise ProtocolError("CONT without data")
+        number = _id(fields[0])
+        final = self._finals.pop(number, None)
+        if final is not None:
+            return final
+        entry = self._open.get(number)
+        if entry is None:
+            return f"FAIL\t{number}\treason=Authentication request timed out\n".encode()
+        data = _decode(fields[1])
+        if data is None:
+            return self._line(number, entry, entry.negotiation.fail("incorrect-encoding"))
+        return self._turn(number, entry, entry.negotiation.respond(data))
+
+    def _cancel(self, fields: list[bytes]) -> bytes:
+        if not fields:
+            raise ProtocolError("CANCEL without an id")
+        number = _id(fields[0])
+        self._finals.pop(number, None)
+        entry = self._open.pop(number, None)
+        if entry is not None:
+            entry.negotiation.abort()
+        return f"CANCELLED\t{number}\n".encode() if (self._minor or 0) >= CANCELLED_SINCE else b""
+
+    def _mechs(self, fields: list[bytes]) -> bytes:
+        if not fields:
+            raise ProtocolError("MECHS without an id")
+        number = _id(fields[0])
+        parameters, _ = self._parameters(fields[1:])
+        self._tells_security = True
+        names = self._offered(parameters)
+        return "\t".join(["MECHS", str(number), *names]).encode() + b"\n"
+
+    # One exchange ---------------------------------------------------------------------------------------------------------
+
+    def _turn(self, number: int, entry: _Open, turn: Soon[Turn]) -> Soon[bytes]:
+        """Return the line that tells how an exchange goes on."""
+        if isinstance(turn, Awaitable):
+            return self._turn_later(number, entry, turn)
+        return self._line(number, entry, turn)
+
+    async def _turn_later(self, number: int, entry: _Open, turn: Awaitable[Turn]) -> bytes:
+        settled = await turn
+        if self._open.get(number) is not entry:
+            return b""  # cancelled meanwhile: no line may follow
+        return self._line(number, entry, settled)
+
+    def _line(self, number: int, entry: _Open, turn: Turn) -> bytes:
+        if isinstance(turn, Challenge):
+            return f"CONT\t{number}\t{_encode(turn.data)}\n".encode()
+        del self._open[number]
+        if isinstance(turn, Failure):
+            return _fail(number, turn)
+        user = turn.identity.user if self._config.user_format == "local" else str(turn.identity)
+        fields = [f"OK\t{number}\tuser={_escape(user)}"]
+        fields += [f"{key}={_escape(value)}" for key, value in turn.attributes.items() if key not in _RESERVED]
+        if turn.data is not None and entry.final_in_ok:
+            fields.append(f"resp={_encode(turn.data)}")
+        line = "\t".join(fields).encode() + b"\n"
+        if turn.data is None or entry.final_in_ok:
+            return line
+        self._finals[number] = line
+        return f"CONT\t{number}\t{_encode(turn.data)}\n".encode()
+
+    def _forget_old(self) -> None:
+        """Give up exchanges whose client has gone without a word, oldest first."""
+        now = time.monotonic()
+        for number, entry in list(self._open.items()):
+            if entry.until > now and len(self._open) < MAX_EXCHANGES:
+                break
+            del self._open[number]
+            entry.negotiation.abort()
+        while len(self._finals) >= MAX_EXCHANGES:
+            del self._finals[next(iter(self._finals))]
+
+    def _offered(self, parameters: dict[str, str]) -> tuple[str, ...]:
+        try:
+            stream = self._stream(parameters)
+        except ValueError:
+            return ()
+        announced = {kind: b"" for kind in parameters.get("cb", "").split(",") if kind}
+        return self._service.offer(replace(stream, bindings={**announced, **stream.bindings})).mechanisms
+
+    def _refuse(self, number: int, parameters: dict[str, str]) -> bytes:
+        """Refuse an exchange for which we don't even know where the client is."""
+        domain = Identity("", parameters.get("domain", ""))
+        self._service.refuse("authenticate", domain, self._origin, Reason.UNKNOWN_DOMAIN)
+        return f"FAIL\t{number}\treason=Authentication failed\n".encode()
+
+    # What the server tells of a stream ------------------------------------------------------------------------------------
+
+    def _parameters(self, fields: list[bytes]) -> tuple[dict[str, str], bytes | None]:
+        """Return the parameters by name, and the initial response (None: there is none).
+
+        Raises:
+            ProtocolError: the response is not last, or no base64: a peer that does not check it could be made to forge fields.
+        """
+        parameters: dict[str, str] = {}
+        response: bytes | None = None
+        for place, field in enumerate(fields, 1):
+            name, _, value = field.partition(b"=")
+            if name != b"resp":
+                parameters[name.decode("ascii", "replace")] = _unescape(value).decode("utf-8", "replace")
+                continue
+            if place != len(fields):
+                raise ProtocolError("resp= is not the last parameter")
+            if value or (self._minor or 0) >= EMPTY_RESPONSE_SINCE:
+                response = _decode(value)
+                if response is None:
+                    raise ProtocolError("resp= is not base64")
+        return parameters, response
+
+    def _stream(self, parameters: dict[str, str]) -> Stream:
+        """Return what is known of the client's stream.
+
+        Raises:
+            ValueError: the virtual host is no domain, or binary data is not base64.
+        """
+        name = parameters.get("domain") or (parameters.get("local_name") if self._config.use_local_name else None)
+        domain = jid.domain_part(name or self._config.domain or self._service.only_domain)
+        secure = "secured" in parameters or not self._tells_security
+        origin = Origin(
+            self._origin.listener,
+            self._origin.peer,
+            parameters.get("rip", ""),
+            secure,
+            patience=self._origin.patience,
+        )
+        bindings = {
+            name.removeprefix("cb-"): base64.b64decode(value, validate=True)
+            for name, value in parameters.items()
+            if name.startswith("cb-")
+        }
+        certificate = base64.b64decode(parameters["cert"], validate=True) if parameters.get("cert") else None
+        return Stream(
+            domain=domain,
+            origin=origin,
+            secure=secure,
+            bindings=bindings,
+            certificate=certificate,
+            certificate_user=parameters.get("cert_username") if "valid-client-cert" in parameters else None,
+        )
+
+
+def _fail(number: int, failure: Failure) -> bytes:
+    """Return the line for a failure: both in the words of old peers and of new ones."""
+    if failure.temporary:
+        words = "temp\tcode=temp_fail\treason=Temporary authentication failure"
+    elif failure.condition == "invalid-authzid":
+        words = "authz\tcode=authz_fail\treason=Authentication failed"
+    else:
+        code = CODES.get(failure.condition)
+        words = (f"code={code}\t" if code else "") + "reason=Authentication failed"
+    return f"FAIL\t{number}\t{words}\n".encode()
+
+
+def _id(field: bytes) -> int:
+    if not field.isdigit() or not 0 < int(field) <= MAX_ID:
+        raise ProtocolError("not an id")
+    return int(field)
+
+
+def _decode(field: bytes) -> bytes | None:
+    """Decode base64 strictly; "=" stands for empty data. None: it is no base64."""
+    try:
+        return b"" if field == b"=" else base64.b64decode(field, validate=True)
+    except binascii.Error:
+        return None
+
+
+def _encode(data: bytes) -> str:
+    return base64.b64encode(data).decode() or "="
+
+
+def _escape(value: str) -> str:
+    """Escape a value as Dovecot does (lib/strescape.c)."""
+    return value.translate({0: "\x010", 1: "\x011", 9: "\x01t", 13: "\x01r", 10: "\x01n"})
+
+
+def _unescape(value: bytes) -> bytes:
+    if b"\1" not in value:
+        return value
+    first, *rest = value.split(b"\1")
+    return first + b"".join(_UNESCAPE.get(part[:1], part[:1]) + part[1:] for part in rest)
+
+
+def server(name: str, config: Config, service: Service) -> Server:
+    """Make the listener."""
+    return Engine(name, config, service.journal, lambda origin: Conversation(service, origin, config))

@@ -1,0 +1,218 @@
+"""SCRAM (RFC 5802, RFC 7677), with channel binding (RFC 5929, RFC 9266) and the downgrade protection of XEP-0474."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+from typing import NamedTuple
+
+from extauth.model import Candidate, FindKeys, Identity, Keys, Proof, Reason, Reject
+from extauth.passwords.scram import SALT_BYTES, Hash
+from extauth.sasl.mechanism import (
+    Failure,
+    Malformed,
+    Mechanism,
+    Options,
+    Refused,
+    Run,
+    Session,
+    Stream,
+    Success,
+    Talk,
+    ask,
+    challenge,
+    conclude,
+    first,
+    outcome,
+    text,
+)
+
+BINDINGS = ("tls-exporter", "tls-server-end-point", "tls-unique")
+PLUS = "-PLUS"
+
+# RFC 5802 section 7: the order is fixed, "=" in a name stands only before 2C and 3D, and extensions that are not known are
+# ignored; "m=" is the one that must not be.
+_SASLNAME = r"(?:[^\0=,]|=2C|=3D)+"
+_PRINTABLE = r"[\x21-\x2b\x2d-\x7e]+"
+_EXTENSIONS = r"(?:,[A-Za-z]=[^\0,]+)*"
+_FIRST = re.compile(
+    rf"(?P<header>(?P<flag>n|y|p=(?P<binding>[A-Za-z0-9.\-]+)),(?:a=(?P<authzid>{_SASLNAME}))?,)"
+    rf"(?P<bare>(?P<mandatory>m=[^\0,]+,)?n=(?P<user>{_SASLNAME}),r=(?P<nonce>{_PRINTABLE}){_EXTENSIONS})"
+).fullmatch
+_FINAL = re.compile(
+    rf"(?P<bare>c=(?P<header>[A-Za-z0-9/+=]+),r=(?P<nonce>{_PRINTABLE}){_EXTENSIONS}),p=(?P<proof>[A-Za-z0-9/+=]+)"
+).fullmatch
+
+
+class _First(NamedTuple):
+    """The client's first message. `flag` says what it thinks of channel binding: n, y, or p with the type in `binding`."""
+
+    header: str
+    flag: str
+    binding: str
+    authzid: str
+    user: str
+    nonce: str
+    bare: str
+
+
+class _Final(NamedTuple):
+    """The client's last message. `header` is that of the first again, with the channel binding data; `bare` has no proof."""
+
+    header: bytes
+    bare: str
+    proof: bytes
+
+
+def runner(family: Hash) -> Run:
+    """Return what runs SCRAM with this hash. Whether with channel binding, the name in the session tells."""
+    digest = family.digest
+
+    def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
+        """Client-first, server-first, client-final; the server-final goes with the success (RFC 6120 section 6.3.10)."""
+        client = _parse_first((yield from first(initial)))
+        identity = session.account(client.user)
+        target = session.target(identity, client.authzid)
+        problem = _binding_problem(session, client)
+        if problem:
+            yield from ask(Proof(identity, session.origin, Reason.BAD_BINDING))
+            raise Refused(Reason.BAD_BINDING, text=problem)
+
+        answer = yield from ask(FindKeys(identity, session.origin, family.value))
+        if isinstance(answer, Reject) and answer.reason is Reason.RATE_LIMITED:
+            return outcome(answer)
+        if not isinstance(answer, Keys | Reject):
+            raise TypeError(f"{type(answer).__name__} holds no keys")
+        keys = answer if isinstance(answer, Keys) else decoy(session.options, family, identity)
+
+        nonce = client.nonce + new_nonce()
+        server_first = f"r={nonce},s={_b64(keys.salt)},i={keys.iterations}{_downgrade_hash(digest, session.stream)}"
+        final = _parse_final((yield from challenge(server_first.encode())), nonce)
+
+        message = f"{client.bare},{server_first},{final.bare}".encode()
+        matched = _match(digest, keys.candidates, message, final.proof)
+        bound = hmac.compare_digest(final.header, client.header.encode() + session.stream.bindings.get(client.binding, b""))
+        if matched is None or not bound:
+            reason = answer.reason if isinstance(answer, Reject) else Reason.BAD_PASSWORD if bound else Reason.BAD_BINDING
+            if isinstance(answer, Keys) or reason is Reason.NO_USER:  # another refusal has been written down already
+                answer = yield from ask(Proof(keys.identity, session.origin, reason))
+            raise Refused(answer.reason if isinstance(answer, Reject) else reason)
+        answer = yield from ask(Proof(keys.identity, session.origin, keys.refusal or Reason.OK, matched.credential))
+        signature = hmac.digest(matched.server_key, message, digest)
+        return (yield from conclude(session, answer, target, f"v={_b64(signature)}".encode(), keys.attributes))
+
+    return run
+
+
+def new_nonce() -> str:
+    """Return what the server adds to the client's nonce."""
+    return secrets.token_urlsafe(18)
+
+
+def decoy(options: Options, family: Hash, identity: Identity) -> Keys:
+    """Return what an unknown user is told: a salt that stays, as a real one does, and keys that no proof can match."""
+    named = f"{identity.domain}\0{identity.user}\0{family.value}".encode()
+    salt = hmac.digest(options.decoy_key, named, "sha256")[:SALT_BYTES]
+    nobody = Candidate("", secrets.token_bytes(hashlib.new(family.digest).digest_size), b"")
+    return Keys(identity, salt, options.iterations, (nobody,))
+
+
+def _parse_first(data: bytes) -> _First:
+    found = _FIRST(text(data))
+    if found is None:
+        raise Malformed("not a client-first-message")
+    if found["mandatory"]:
+        raise Refused(Reason.NOT_SUPPORTED, "malformed-request", "extensions-not-supported")
+    return _First(
+        found["header"],
+        found["flag"][0],
+        found["binding"] or "",
+        _unescape(found["authzid"] or ""),
+        _unescape(found["user"]),
+        found["nonce"],
+        found["bare"],
+    )
+
+
+def _parse_final(data: bytes, nonce: str) -> _Final:
+    found = _FINAL(text(data))
+    if found is None:
+        raise Malformed("not a client-final-message")
+    if found["nonce"] != nonce:
+        raise Malformed("another nonce")
+    return _Final(_decode(found["header"]), found["bare"], _decode(found["proof"]))
+
+
+def _decode(field: str) -> bytes:
+    """Decode base64 that has no other way to be written (RFC 4648 section 3.5)."""
+    try:
+        data = base64.b64decode(field, validate=True)
+    except binascii.Error:
+        data = b""
+    if _b64(data) != field:
+        raise Malformed("not base64")
+    return data
+
+
+def _binding_problem(session: Session, client: _First) -> str:
+    """Return what is wrong with the client's idea of channel binding, by its name in RFC 5802 section 7; "" if nothing is."""
+    plus = session.mechanism.endswith(PLUS)
+    if plus != (client.flag == "p"):
+        return "server-does-support-channel-binding" if plus else "channel-binding-not-supported"
+    if plus and (client.binding not in BINDINGS or client.binding not in session.stream.bindings):
+        return "unsupported-channel-binding-type"
+    if client.flag == "y" and session.offers_binding():
+        return "server-does-support-channel-binding"  # somebody took it out of the list on its way to the client
+    return ""
+
+
+def _match(digest: str, candidates: tuple[Candidate, ...], message: bytes, proof: bytes) -> Candidate | None:
+    """Return the candidate whose key the proof proves. All are tried, in the same time whichever it is."""
+    matched = None
+    for candidate in candidates:
+        signature = hmac.digest(candidate.stored_key, message, digest)
+        if len(proof) == len(signature):
+            client_key = int.from_bytes(proof) ^ int.from_bytes(signature)
+            stored_key = hashlib.new(digest, client_key.to_bytes(len(proof))).digest()
+            if hmac.compare_digest(stored_key, candidate.stored_key):
+                matched = candidate
+    return matched
+
+
+def _downgrade_hash(digest: str, stream: Stream) -> str:
+    """Return the attribute that tells the client what it was offered, if we know it (XEP-0474 version 0.5.0 section 5)."""
+    if not stream.advertised:
+        return ""
+    lists = "\x1e".join(sorted(stream.advertised))
+    if stream.advertised_bindings:
+        lists += "\x1f" + "\x1e".join(sorted(stream.advertised_bindings))
+    return f",h={_b64(hashlib.new(digest, lists.encode()).digest())}"
+
+
+def _unescape(name: str) -> str:
+    return name.replace("=2C", ",").replace("=3D", "=")
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _mechanisms() -> tuple[Mechanism, ...]:
+    strongest_last = enumerate(Hash)
+    return tuple(
+        Mechanism(
+            name=f"SCRAM-{family.value}{suffix}",
+            run=runner(family),
+            needs=FindKeys,
+            priority=priority + rank,
+            bindings=bindings,
+            hash=family.value,
+        )
+        for rank, family in strongest_last
+        for suffix, priority, bindings in (("", 80, ()), (PLUS, 90, BINDINGS))
+    )
+
+
+MECHANISMS = _mechanisms()

@@ -1,0 +1,236 @@
+"""What listeners hold: it asks the authority of a domain, and it outlives reloads by generations of the configuration."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import structlog
+import trio
+
+from extauth import plugins
+from extauth.authority import Authority, Member, record
+from extauth.backend import Backend, Context
+from extauth.errors import ConfigError
+from extauth.jid import local_part
+from extauth.journal import Journal
+from extauth.metrics import Metrics
+from extauth.model import Anonymous, Identity, Origin, Reason, Reject, Request, Verdict
+from extauth.negotiation import Negotiation
+from extauth.passwords.scram import ADVISED_ITERATIONS
+from extauth.sasl.advertise import Holder, Offer, Repertoire, problems, repertoire
+from extauth.sasl.exchange import Exchange
+from extauth.sasl.mechanism import Mechanism, Options, Stream
+from extauth.sasl.registry import find as find_mechanisms
+from extauth.settings import Domain, Settings
+from extauth.soon import Soon
+from extauth.store import Store
+from extauth.threads import Threads
+from extauth.throttle import Throttle
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every generation shares. `now` is Unix time in seconds."""
+
+    store: Store
+    journal: Journal
+    metrics: Metrics
+    throttle: Throttle
+    hashing: Threads
+    now: Callable[[], float]
+    decoy_key: bytes = field(repr=False)  # what the salts of unknown users are derived from
+
+
+_log = structlog.get_logger("service")
+
+
+class Sasl(NamedTuple):
+    """How the users of a domain log in by SASL."""
+
+    holders: list[Holder]
+    repertoire: Repertoire
+    options: Options
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One configuration in force: its backends are open."""
+
+    settings: Settings
+    authorities: dict[str, Authority]
+    sasl: dict[str, Sasl]
+    mechanisms: Mapping[str, Mechanism]
+    retired: trio.Event = field(default_factory=trio.Event)
+
+
+class Running(Protocol):
+    """A listener that serves, as `extauth status` sees it."""
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        ...
+
+
+class Service:
+    """Answers requests by the generation in force."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._generation = Generation(Settings(), {}, {}, {})
+        self.servers: Mapping[str, Running] = {}  # by the listener's name
+        self._started = trio.current_time()
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return trio.current_time() - self._started
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self._generation.settings
+
+    @property
+    def journal(self) -> Journal:
+        """Where decisions are written."""
+        return self._surroundings.journal
+
+    @property
+    def metrics(self) -> Metrics:
+        """What has been counted."""
+        return self._surroundings.metrics
+
+    @property
+    def store(self) -> Store:
+        """Where state is kept."""
+        return self._surroundings.store
+
+    def ask(self, request: Request) -> Soon[Verdict]:
+        """Decide a request. Never raises."""
+        authority = self._generation.authorities.get(request.identity.domain)
+        if authority is None:
+            return self.refuse(request.operation, request.identity, request.origin, Reason.UNKNOWN_DOMAIN)
+        return authority.ask(request)
+
+    def refuse(self, operation: str, identity: Identity, origin: Origin, reason: Reason) -> Reject:
+        """Refuse what can't even be asked, with an audit line and a count as for any decision.
+
+        `identity` may hold names as they arrived: they go nowhere but into the audit line.
+        """
+        verdict = Reject(reason)
+        record(self._surroundings.journal, self._surroundings.metrics, operation, identity, origin, verdict)
+        return verdict
+
+    @property
+    def only_domain(self) -> str:
+        """The domain, if only one is configured; else ""."""
+        domains = self._generation.authorities
+        return next(iter(domains)) if len(domains) == 1 else ""
+
+    def offer(self, stream: Stream) -> Offer:
+        """Return the mechanisms that a stream is offered."""
+        sasl = self._generation.sasl.get(stream.domain)
+        return sasl.repertoire.offer(stream, sasl.options) if sasl else Offer((), ())
+
+    def negotiate(self, mechanism: str, stream: Stream) -> Negotiation:
+        """Return a SASL exchange by `mechanism` (a name in upper case), not yet begun."""
+        generation = self._generation
+        sasl = generation.sasl.get(stream.domain)
+        options = sasl.options if sasl else Options(decoy_key=b"")
+        offered = sasl.repertoire.names if sasl else ()
+        exchange = Exchange(mechanism, stream, options, generation.mechanisms, offered)
+        return Negotiation(exchange, stream, self.ask, self.refuse, known_domain=sasl is not None)
+
+    def advice(self) -> list[str]:
+        """Return what is wrong with what the domains advertise, in words."""
+        generation = self._generation
+        found = [
+            problems(name, sasl.holders, generation.mechanisms, generation.settings.domains[name].mechanisms)
+            for name, sasl in generation.sasl.items()
+        ]
+        return [problem for of_domain in found for problem in of_domain]
+
+    async def run_generation(
+        self, settings: Settings, task_status: trio.TaskStatus[Generation] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Open a configuration's backends and keep them open until it is retired and nobody is inside any more.
+
+        Raises:
+            ConfigError: a backend can't be opened; nothing has changed.
+        """
+        generation: Generation | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                generation = await self.open_generation(settings, stack)
+                task_status.started(generation)
+                await generation.retired.wait()
+                while any(authority.busy for authority in generation.authorities.values()):
+                    await trio.sleep(0.05)
+        except Exception:
+            if generation is None:
+                raise
+            _log.exception("bug", what="a backend that is no longer in use could not be closed")
+
+    def adopt(self, generation: Generation) -> None:
+        """Put a generation in force and retire the one before."""
+        before, self._generation = self._generation, generation
+        before.retired.set()
+
+    async def open_generation(self, settings: Settings, stack: AsyncExitStack) -> Generation:
+        """Open a configuration's backends, to be closed by `stack`.
+
+        Raises:
+            ConfigError: some can't be opened.
+        """
+        around = self._surroundings
+        backends: dict[str, Backend] = {}
+        wrong: list[str] = []
+        for name, table in settings.backends.items():
+            context = Context(name, around.store, around.hashing, around.now)
+            try:
+                module = plugins.backend(table.type)
+                backends[name] = await stack.enter_async_context(module.open(table.config, context))
+            except ConfigError as error:
+                wrong += error.problems
+        if wrong:
+            raise ConfigError(wrong)
+        mechanisms = find_mechanisms(settings.daemon.mechanism_modules)
+        authorities = {
+            domain: Authority(
+                [Member(name, backends[name], settings.backends[name].on_reject) for name in rules.backends],
+                on_outage=rules.on_outage,
+                anonymous=rules.anonymous,
+                journal=around.journal,
+                metrics=around.metrics,
+                throttle=around.throttle,
+            )
+            for domain, rules in settings.domains.items()
+        }
+        sasl: dict[str, Sasl] = {}
+        for domain, rules in settings.domains.items():
+            found = _holders(rules, backends)
+            options = self._options(settings, domain, rules)
+            sasl[domain] = Sasl(found, repertoire(found, mechanisms, rules.mechanisms), options)
+        return Generation(settings, authorities, sasl, mechanisms)
+
+    def _options(self, settings: Settings, domain: str, rules: Domain) -> Options:
+        counts = [getattr(settings.backends[name].config, "iterations", 0) for name in rules.backends]
+        return Options(
+            decoy_key=self._surroundings.decoy_key,
+            iterations=next(filter(None, counts), ADVISED_ITERATIONS),
+            proxies=frozenset(Identity(local_part(user), domain) for user in rules.proxies),
+            hosts=frozenset(rules.hosts),
+            ports=frozenset(rules.ports),
+            openid_configuration=rules.openid_configuration,
+            scope=rules.scope,
+            certificate_names=rules.certificate_names,
+            mail_domains=frozenset(rules.mail_domains),
+        )
+
+
+def _holders(rules: Domain, backends: Mapping[str, Backend]) -> list[Holder]:
+    """Return the backends of a domain as `extauth.sasl.advertise` weighs them."""
+    found = [Holder(name, backends[name].handles) for name in rules.backends]
+    return [*found, Holder("anonymous", frozenset({Anonymous}))] if rules.anonymous else found

@@ -1,0 +1,248 @@
+"""Where a listener listens: `unix:/path`, `tcp:127.0.0.1:port` or `systemd:NAME`, opened safely and closed cleanly."""
+
+import errno
+import grp
+import ipaddress
+import os
+import pwd
+import socket
+import stat
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from extauth.errors import ConfigError
+from extauth.jid import InvalidName, domain_part
+
+BACKLOG = 1024
+FIRST_PASSED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+
+
+@dataclass(frozen=True)
+class SocketConfig:
+    """The keys that every listener on a socket has. Times are in seconds."""
+
+    address: str = ""
+    mode: str = "0660"  # of a unix socket
+    group: str | None = None  # of a unix socket
+    allow_users: tuple[str, ...] = ()  # names or uids that may connect to a unix socket; empty: whom `mode` lets in
+    max_connections: int = 1024
+    max_pending: int = 64  # requests in progress on one connection
+    request_timeout: float = 10.0  # for a request that has begun to arrive
+    deadline: float = 10.0  # after which a request is no longer answered
+
+    def __post_init__(self) -> None:
+        parse_address(self.address)
+        try:
+            valid = 0 <= int(self.mode, 8) <= 0o777  # noqa: PLR2004
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError('mode: must be an octal string such as "0660"')
+        if self.max_connections < 1 or self.max_pending < 1:
+            raise ValueError("max_connections, max_pending: must be at least 1")
+        if self.request_timeout <= 0 or self.deadline <= 0:
+            raise ValueError("request_timeout, deadline: must be more than 0")
+
+
+def check_domain(domain: str) -> None:
+    """Check a listener's key `domain`.
+
+    Raises:
+        ValueError: with the text to show.
+    """
+    try:
+        domain_part(domain)
+    except InvalidName as error:
+        raise ValueError(f"domain: {domain!r}: {error}") from None
+
+
+def parse_address(address: str) -> tuple[str, str, int]:
+    """Return kind ("unix", "tcp", "systemd"), path, host or name, and port.
+
+    Raises:
+        ValueError: with the text to show.
+    """
+    kind, _, rest = address.partition(":")
+    if kind == "unix" and rest.startswith("/"):
+        return "unix", rest, 0
+    if kind == "systemd" and rest:
+        return "systemd", rest, 0
+    if kind == "tcp":
+        host, _, port = rest.rpartition(":")
+        with suppress(ValueError):
+            if ipaddress.ip_address(host.strip("[]")).is_loopback and 0 <= int(port) <= 65535:  # noqa: PLR2004
+                return "tcp", host.strip("[]"), int(port)
+        raise ValueError(f"address: {address!r}: must be a loopback address and a port, such as tcp:127.0.0.1:23662")
+    raise ValueError(f"address: {address!r}: must begin with unix:/, tcp: or systemd:")
+
+
+class Listening:
+    """A listening socket and, for a unix socket that we made, the file to remove when it is closed."""
+
+    def __init__(self, address: str, sock: socket.socket, made: tuple[str, int] | None = None) -> None:
+        self.address = address
+        self.sock = sock
+        self._made = made
+
+    def adjust(self, place: str, config: SocketConfig) -> None:
+        """Give a socket file of ours the mode and group that changed keys say.
+
+        Raises:
+            ConfigError: that can't be done.
+        """
+        if self._made is not None:
+            try:
+                _admit(config, self._made[0])
+            except (OSError, ValueError) as error:
+                raise _problem(place, config, error) from error
+
+    def close(self) -> None:
+        """Close it and remove its file, if that is still the one we made: who comes then finds nobody and waits for another."""
+        self.sock.close()
+        if self._made is not None:
+            path, inode = self._made
+            with suppress(OSError):
+                if os.lstat(path).st_ino == inode:
+                    os.unlink(path)
+
+
+def listen(place: str, config: SocketConfig) -> Listening:
+    """Open the socket that a listener's keys describe. `place` is where those keys stand.
+
+    Raises:
+        ConfigError: it can't be opened, and why.
+    """
+    kind, where, port = parse_address(config.address)
+    try:
+        if kind == "unix":
+            return _listen_unix(config, where)
+        return Listening(config.address, _listen_tcp(where, port) if kind == "tcp" else _passed(where))
+    except (OSError, ValueError) as error:
+        raise _problem(place, config, error) from error
+
+
+def _problem(place: str, config: SocketConfig, error: OSError | ValueError) -> ConfigError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return ConfigError([f"{place}.address: {config.address}: {why}"])
+
+
+def _listen_unix(config: SocketConfig, path: str) -> Listening:
+    folder = Path(path).parent.stat()
+    if folder.st_uid not in (0, os.geteuid()):
+        raise ValueError(f"its folder belongs to {user_name(folder.st_uid)}")
+    if folder.st_mode & 0o002 and not folder.st_mode & stat.S_ISVTX:
+        raise ValueError("everybody may write to its folder")
+    _remove_dead(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(0o777 & ~int(config.mode, 8))
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+    except BaseException:
+        sock.close()
+        raise
+    listening = Listening(config.address, sock, (path, os.lstat(path).st_ino))
+    try:
+        sock.setblocking(False)
+        _admit(config, path)
+        sock.listen(BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _admit(config: SocketConfig, path: str) -> None:
+    """Give the socket file the mode and group that the keys say."""
+    if config.group is not None:
+        try:
+            os.chown(path, -1, grp.getgrnam(config.group).gr_gid)
+        except KeyError:
+            raise ValueError(f"there is no group {config.group!r}") from None
+        except PermissionError:
+            raise ValueError(
+                f"may not give it to group {config.group!r}: this process must be a member (SupplementaryGroups=)"
+            ) from None
+    os.chmod(path, int(config.mode, 8))
+
+
+def _remove_dead(path: str) -> None:
+    """Remove a socket file that nobody serves any more; refuse anything else that is in the way."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ValueError("a symbolic link is in its place" if stat.S_ISLNK(status.st_mode) else "another file is in its place")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # its queue is full: very much alive
+    raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _passed(name: str) -> socket.socket:
+    """Return the socket that systemd passed under `name` (FileDescriptorName=)."""
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or name not in names[:count]:
+        raise ValueError("systemd passed no socket of this name")
+    # A duplicate: the passed one stays open, to be found again by a reload.
+    sock = socket.socket(fileno=os.dup(FIRST_PASSED + names.index(name)))
+    sock.setblocking(False)
+    return sock
+
+
+def user_ids(names: tuple[str, ...]) -> frozenset[int]:
+    """Return the uids of users given by name or number.
+
+    Raises:
+        ValueError: there is no such user.
+    """
+    return frozenset(int(name) if name.isdecimal() else _user_id(name) for name in names)
+
+
+def _user_id(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise ValueError(f"allow_users: there is no user {name!r}") from None
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name, or the number of one that has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int] | None:
+    """Return pid and uid of the process at the other end of a unix socket, None for any other socket."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid

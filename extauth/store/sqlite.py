@@ -1,0 +1,195 @@
+"""The store on SQLite: look-ups in the caller's thread, writes in one thread with group commit.
+
+A look-up takes 2 us, a thread switch 60, an fsync milliseconds. So reads never leave the loop and writes never run in it: the
+writer takes all units of work that have queued up, commits them in one transaction and answers each after the fsync.
+"""
+
+import contextlib
+import os
+import queue
+import sqlite3
+import stat
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import outcome
+import trio
+
+from extauth.errors import BackendDown, ConfigError
+from extauth.store.interface import Results, Row, Statement, Value
+from extauth.store.schema import MIGRATIONS, VERSION
+
+BUSY = 5.0  # seconds to wait for another process that holds the write lock
+BATCH = 256  # units of work in one transaction
+
+_NAMES = tuple(str(number) for number in range(1, 100))  # "$1" is a name to sqlite3
+
+
+def _bind(values: Sequence[Value]) -> dict[str, Value]:
+    return dict(zip(_NAMES, values))  # noqa: B905 - there are more names than any statement needs
+
+
+class _Unit:
+    """One unit of work on its way through the writer."""
+
+    __slots__ = ("_event", "_result", "statements")
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self.statements = statements
+        self._event = trio.Event()
+        self._result: outcome.Outcome[Results] | None = None
+
+    def finish(self, result: outcome.Outcome[Results]) -> None:
+        self._result = result
+        self._event.set()
+
+    async def wait(self) -> Results:
+        await self._event.wait()
+        assert self._result is not None
+        return self._result.unwrap()
+
+
+class SqliteStore:
+    """A `Store` in one SQLite file."""
+
+    def __init__(self, path: str, reader: sqlite3.Connection) -> None:
+        self._path = path
+        self._reader = reader
+        self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._token = trio.lowlevel.current_trio_token()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: str) -> AsyncGenerator["SqliteStore", None]:
+        """Open or create the file (0600, in a folder of 0700), bring its schema up to date and start the writer.
+
+        Raises:
+            ConfigError: the file can't be used: no permission, no database, a newer schema than this program's.
+        """
+        _prepare_file(path)
+        try:
+            writer = await trio.to_thread.run_sync(_open_writer, path)
+            reader = sqlite3.connect(path, isolation_level=None)
+            reader.execute("PRAGMA query_only=ON")
+        except sqlite3.Error as error:
+            raise ConfigError([f"daemon.state: {path}: {error}"]) from error
+        store = cls(path, reader)
+        thread = threading.Thread(target=store._write_all, args=(writer,), name="extauth-store", daemon=True)
+        thread.start()
+        try:
+            yield store
+        finally:
+            store._queue.put(None)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(thread.join)
+            reader.close()
+
+    def read(self, sql: str, *values: Value) -> list[Row]:
+        """Run one SELECT, at once."""
+        try:
+            return self._reader.execute(sql, _bind(values)).fetchall()
+        except sqlite3.Error as error:
+            raise BackendDown(f"{self._path}: {error}") from error
+
+    async def write(self, *statements: Statement) -> Results:
+        """Queue a unit of work and wait until it is durable."""
+        unit = _Unit(statements)
+        self._queue.put(unit)
+        return await unit.wait()
+
+    # In the writer's thread ----------------------------------------------------------------------------------------------
+
+    def _write_all(self, connection: sqlite3.Connection) -> None:
+        open_ended = True
+        while open_ended:
+            batch = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < BATCH:
+                    batch.append(self._queue.get_nowait())
+            units = [unit for unit in batch if unit is not None]
+            open_ended = len(units) == len(batch)
+            if units:
+                results = self._commit(connection, units)
+                with contextlib.suppress(trio.RunFinishedError):  # nobody is left to hear it
+                    self._token.run_sync_soon(_finish_all, units, results)
+        connection.close()
+
+    def _commit(self, connection: sqlite3.Connection, units: list[_Unit]) -> list[outcome.Outcome[Results]]:
+        """Run all units in one transaction; a unit that fails is undone alone."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            results = [self._run(connection, unit.statements) for unit in units]
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            down = BackendDown(f"{self._path}: {error}")
+            return [outcome.Error(down) for _ in units]
+        return results
+
+    def _run(self, connection: sqlite3.Connection, statements: Sequence[Statement]) -> outcome.Outcome[Results]:
+        connection.execute("SAVEPOINT unit")
+        try:
+            rows = [connection.execute(sql, _bind(values)).fetchall() for sql, values in statements]
+        except Exception as error:  # such as a number of more than 64 bits: it must not end the writer
+            connection.execute("ROLLBACK TO unit")
+            return outcome.Error(BackendDown(f"{self._path}: {error}") if isinstance(error, sqlite3.Error) else error)
+        finally:
+            connection.execute("RELEASE unit")
+        return outcome.Value(rows)
+
+
+def _finish_all(units: list[_Unit], results: list[outcome.Outcome[Results]]) -> None:
+    for unit, result in zip(units, results, strict=True):
+        unit.finish(result)
+
+
+def _prepare_file(path: str) -> None:
+    """Create the file so that nobody else can read it, and refuse one that others can."""
+    folder = Path(path).parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ConfigError([f"daemon.state: {path}: {error.strerror}"]) from error
+    problems: list[str] = []
+    if not stat.S_ISREG(status.st_mode):
+        problems.append(f"daemon.state: {path}: not a regular file")
+    if status.st_mode & 0o077:
+        problems.append(f"daemon.state: {path}: others may read it (mode {status.st_mode & 0o777:04o}); chmod 600 it")
+    if folder.stat().st_mode & 0o022:
+        problems.append(f"daemon.state: {folder}: others may write to this folder; chmod 700 it")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _open_writer(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY, check_same_thread=False)
+    try:
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise ConfigError(
+            [f"daemon.state: {path} was written by a newer extauth (schema {version}, this program knows {VERSION})"]
+        )
+    for migration in MIGRATIONS[version:]:
+        for statement in migration:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={VERSION}")
+    connection.execute("COMMIT")

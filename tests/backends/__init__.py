@@ -1,0 +1,1 @@
+"""Backends that exist for tests only."""

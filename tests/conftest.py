@@ -1,0 +1,53 @@
+"""What all tests share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.certificates import Certificates, make_certificates
+from tests.servers.process import temporary_folder
+from tests.xmppclient import XmppClient
+
+# A loaded machine is slow, not wrong: examples have no deadline. `make fuzz` takes the second profile.
+settings.register_profile("quick", deadline=None, max_examples=100, derandomize=True, database=None)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare our marks."""
+    config.addinivalue_line("markers", "proof: storms, soaks and crash series; run by `make proof` alone")
+    config.addinivalue_line("markers", "asks(kinds): asks a backend for these kinds of request; see tests/contract.py")
+    config.addinivalue_line("markers", "needs(problem): needs something outside Python; see tests/needs.py")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or where CI=true fail, a test whose needs are not met."""
+    for mark in item.iter_markers("needs"):
+        problem = mark.args[0]
+        if problem is not None:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+
+
+@pytest.fixture
+def tmp() -> Iterator[Path]:
+    """Give an empty folder with a path short enough for Unix sockets."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[Certificates]:
+    """Give a certificate authority, and a server certificate for xmpp.test and the hosts below it."""
+    with temporary_folder() as folder:
+        yield make_certificates(folder, ["xmpp.test", "*.xmpp.test"])
+
+
+@pytest.fixture(scope="session")
+def xmpp(certificates: Certificates) -> Iterator[XmppClient]:
+    """Give an XMPP client that trusts `certificates`."""
+    with XmppClient(certificates.ca) as client:
+        yield client

@@ -1,0 +1,91 @@
+"""Backends that answer as a test tells them, and what surrounds an authority."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Literal
+
+import trio
+
+from extauth.authority import Authority, Member
+from extauth.journal import Journal
+from extauth.metrics import Metrics
+from extauth.model import Answer, CheckPassword, Identity, Origin, Request, Secret
+from extauth.soon import Soon
+from extauth.throttle import Throttle, Unlimited
+
+ALICE = Identity("alice", "example.com")
+ORIGIN = Origin("front", "uid:1/pid:2", "192.0.2.1", mechanism="PLAIN", patience=10.0)
+
+Reply = Answer | None | Exception
+
+
+class FakeBackend:
+    """Answers with what it was given for each kind of request, and remembers what it was asked."""
+
+    def __init__(self, replies: dict[type[Request], Reply | Callable[[Request], Reply]], *, later: bool = False) -> None:
+        self._replies = replies
+        self._later = later
+        self.handles = frozenset(replies)
+        self.asked: list[Request] = []
+
+    def answer(self, request: Request) -> Soon[Answer | None]:
+        """Answer, or raise what was given, at once or later."""
+        self.asked.append(request)
+        assert type(request) in self.handles
+        return self._answer_later(request) if self._later else self._answer(request)
+
+    async def _answer_later(self, request: Request) -> Answer | None:
+        await trio.lowlevel.checkpoint()
+        return self._answer(request)
+
+    def _answer(self, request: Request) -> Answer | None:
+        reply = self._replies[type(request)]
+        if callable(reply):
+            reply = reply(request)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+class SlowBackend(FakeBackend):
+    """Takes its time, in seconds."""
+
+    def __init__(self, replies: dict[type[Request], Reply | Callable[[Request], Reply]], *, seconds: float) -> None:
+        super().__init__(replies)
+        self._seconds = seconds
+
+    def answer(self, request: Request) -> Awaitable[Answer | None]:
+        """Answer after a while."""
+        return self._sleep(request)
+
+    async def _sleep(self, request: Request) -> Answer | None:
+        await trio.sleep(self._seconds)
+        return self._answer(request)
+
+
+class Scene:
+    """An authority over fake backends named a, b, c ... and what it noted."""
+
+    def __init__(
+        self,
+        backends: Iterable[FakeBackend],
+        *,
+        on_reject: Literal["stop", "next"] = "stop",
+        on_outage: Literal["stop", "next"] = "stop",
+        anonymous: bool = False,
+        throttle: Throttle | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self.journal = journal or Journal(None)
+        self.metrics = Metrics()
+        self.authority = Authority(
+            [Member(name, backend, on_reject) for name, backend in zip("abcdef", backends, strict=False)],
+            on_outage=on_outage,
+            anonymous=anonymous,
+            journal=self.journal,
+            metrics=self.metrics,
+            throttle=throttle or Unlimited(),
+        )
+
+
+def check(password: str = "wrong or right", identity: Identity = ALICE, origin: Origin = ORIGIN) -> CheckPassword:
+    return CheckPassword(identity, origin, Secret(password))

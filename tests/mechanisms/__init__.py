@@ -1,0 +1,1 @@
+"""Mechanisms of somebody else's, as the documentation shows them."""

@@ -1,0 +1,187 @@
+"""Who may import whom: one table. What it doesn't list is forbidden."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import extauth.listeners
+from extauth import plugins
+from extauth.backend import BackendModule
+from extauth.server import ListenerModule
+from extauth.sockets import SocketConfig
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*(ROOT / "extauth").rglob("*.py"), *(ROOT / "backends").rglob("*.py")])
+
+# A module or package of ours, and which others it may import; each may import its own parts.
+ALLOWED = {
+    "model errors soon supervisor connect metrics": "",
+    "jid passwords tokens": "model errors jid",
+    "sasl": "model errors jid passwords tokens soon",
+    "threads lines throttle cache journal": "model errors",
+    "sockets": "errors jid",
+    "store": "model errors",
+    "backend": "model soon store threads",
+    "sessions": "store tokens passwords model errors soon",
+    "authority": "backend throttle cache journal metrics model errors soon passwords",
+    "settings": "model errors jid",
+    "plugins": "model errors backend listeners",
+    "negotiation": "authority model sasl soon",
+    "service": "authority negotiation backend plugins settings model errors jid passwords sasl journal metrics soon store "
+    "threads throttle sessions",
+    "server": "service sockets",
+    "engine": "errors journal model sockets soon",
+    "external": "service sockets jid model soon",
+    "admin": "service jid model errors soon sessions",
+    "daemon": "service server plugins settings sockets store supervisor threads throttle journal metrics errors soon",
+    "listeners": "",
+    "listeners.*": "server service engine lines external negotiation admin sockets sessions sasl tokens jid settings journal "
+    "metrics model errors soon",
+    "extauth_*": "model backend errors jid passwords tokens store sessions soon threads",
+}
+EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
+
+PURE = {"jid", "passwords", "sasl", "tokens"}  # no trio, no clock, no input or output
+IMPURE = {
+    *("asyncio", "datetime", "io", "logging", "os", "pathlib", "random", "select", "selectors", "shutil", "signal", "socket"),
+    *("ssl", "structlog", "subprocess", "sys", "tempfile", "threading", "time", "trio"),
+}
+DYNAMIC = {"extauth.plugins", "extauth.sasl.registry", "extauth.cli.root"}  # may look for modules by name
+
+
+def module_name(path: Path) -> str:
+    root = ROOT / "backends" if "backends" in path.parts else ROOT
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def unit(module: str) -> str:
+    """Return what the table calls the module: without "extauth.", and without the parts of a package."""
+    parts = module.split(".")
+    if parts[0] == "extauth":
+        parts = parts[1:]
+        return ".".join(parts[:2]) if parts[:1] == ["listeners"] else parts[0] if parts else "extauth"
+    return parts[0]
+
+
+def is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "extauth" or module.startswith("extauth_")
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield every module that is imported anywhere in a file: also within functions, also for type checkers only."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide who is meant"
+            assert node.module is not None
+            if node.module in ("extauth", "extauth.listeners"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def allowed(importer: str) -> set[str]:
+    """Return what the table lets a unit import; KeyError if it has no row."""
+    rows = {name: set(row.split()) for names, row in ALLOWED.items() for name in names.split()}
+    if importer.startswith("listeners."):
+        importer = "listeners.*"
+    elif importer.startswith("extauth_"):
+        importer = "extauth_*"
+    return rows[importer]
+
+
+def forbidden(module: str, source: str) -> list[str]:
+    """Return what is wrong with a file's imports."""
+    importer = unit(module)
+    problems: list[str] = []
+    for target in imports(source):
+        name = target.split(".")[0]
+        if is_ours(target):
+            ours = unit(target)
+            if importer not in EVERYTHING and ours != importer and ours not in allowed(importer):
+                problems.append(f"{module} imports {target}")
+        elif (importer in PURE and name in IMPURE) or (name in ("importlib", "pkgutil") and module not in DYNAMIC):
+            problems.append(f"{module} imports {target}")
+    return problems
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_a_module_imports_only_what_the_table_lists(path: Path) -> None:
+    assert forbidden(module_name(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("extauth.model", "import extauth.errors"),
+        ("extauth.listeners.prosody", "from extauth.listeners import ejabberd"),
+        ("extauth.listeners.prosody", "from extauth.listeners.ejabberd import NO"),
+        ("extauth.listeners.prosody", "def f():\n    import extauth_local"),
+        ("extauth.listeners.prosody", "from extauth.authority import Authority"),
+        ("extauth_local.accounts", "if TYPE_CHECKING:\n    from extauth.service import Service"),
+        ("extauth_local", "from extauth import authority"),
+        ("extauth_local", "from extauth_ldap import open"),
+        ("extauth_local", "from extauth.listeners import prosody"),
+        ("extauth.service", "from extauth.cli.root import cli"),
+        ("extauth.passwords.scram", "import time"),
+        ("extauth.jid", "from os import path"),
+        ("extauth.engine", "import importlib"),
+        ("extauth.store.sqlite", "from extauth.soon import Soon"),
+        ("extauth.plugins", "from extauth.listeners import prosody"),
+    ],
+)
+def test_the_table_forbids(module: str, source: str) -> None:
+    assert len(forbidden(module, source)) == 1
+
+
+def test_a_module_without_a_row_may_import_nothing_of_ours() -> None:
+    with pytest.raises(KeyError, match="novelty"):
+        forbidden("extauth.novelty", "from extauth import model")
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert list(imports((ROOT / "extauth" / "__init__.py").read_text())) == []
+
+
+def test_the_connector_needs_the_standard_library_alone() -> None:
+    names = {name.split(".")[0] for name in imports((ROOT / "extauth" / "connect.py").read_text())}
+    assert names <= sys.stdlib_module_names
+
+
+LISTENERS = sorted(module.name for module in pkgutil.iter_modules(extauth.listeners.__path__))
+BACKENDS = sorted(path.name for path in (ROOT / "backends").glob("extauth_*"))
+
+
+def members(protocol: type) -> set[str]:
+    return set(inspect.get_annotations(protocol))
+
+
+@pytest.mark.parametrize("name", LISTENERS)
+def test_a_front_end_is_a_listener_module(name: str) -> None:
+    module = plugins.listener(name)
+    assert all(hasattr(module, member) for member in members(ListenerModule))
+    assert issubclass(module.Config, SocketConfig)
+    assert dataclasses.is_dataclass(module.Config)
+    assert list(inspect.signature(module.server).parameters) == ["name", "config", "service"]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_is_a_backend_module(name: str) -> None:
+    module = plugins.backend(name.removeprefix("extauth_"))
+    assert all(hasattr(module, member) for member in members(BackendModule))
+    assert dataclasses.is_dataclass(module.Config)
+    assert list(inspect.signature(module.open).parameters) == ["config", "context"]
+    assert (ROOT / "backends" / name / "py.typed").exists()
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_a_module_can_be_imported(path: Path) -> None:
+    assert importlib.import_module(module_name(path)).__doc__

@@ -1,0 +1,116 @@
+"""The crew of threads: bounded, with a queue that does not wait for ever."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from extauth.errors import BackendDown
+from extauth.threads import Threads
+
+
+class Work:
+    """Calls that take until they are told to end, and how many of them run."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+        self.done = threading.Event()
+        self._lock = threading.Lock()
+
+    def __call__(self) -> str:
+        """Take a while."""
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self.done.wait(10)
+        with self._lock:
+            self.running -= 1
+        return "done"
+
+
+@pytest.fixture
+def work() -> Iterator[Work]:
+    """Give work that ends with the test."""
+    given = Work()
+    yield given
+    given.done.set()
+
+
+async def until_running(work: Work, count: int) -> None:
+    with trio.fail_after(10):
+        while work.running < count:
+            await trio.sleep(0.001)
+
+
+async def test_a_call_returns_its_value() -> None:
+    assert await Threads("test", 1, 10).run(lambda: 1 + 1) == 2
+
+
+async def test_a_call_raises_its_error() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await Threads("test", 1, 10).run(lambda: 1 // 0)
+
+
+async def test_the_loop_goes_on_meanwhile(work: Work) -> None:
+    threads = Threads("test", 1, 10)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(threads.run, work)
+        await until_running(work, 1)
+        work.done.set()
+
+
+async def test_no_more_than_size_run_at_once(work: Work) -> None:
+    threads = Threads("test", 2, 10)
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(threads.run, work)
+        await until_running(work, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert work.running == 2
+        work.done.set()
+    assert work.most == 2
+
+
+async def test_what_waits_too_long_for_a_thread_is_an_outage(work: Work, autojump_clock: trio.testing.MockClock) -> None:
+    autojump_clock.autojump_threshold = float("inf")
+    threads = Threads("test", 1, 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(threads.run, work)
+        while not work.running:
+            await trio.lowlevel.checkpoint()
+        autojump_clock.autojump_threshold = 0
+        before = trio.current_time()
+        with pytest.raises(BackendDown, match="all test threads are busy"):
+            await threads.run(work)
+        assert trio.current_time() == pytest.approx(before + 3)
+        work.done.set()
+    assert work.most == 1
+
+
+async def test_a_call_that_has_begun_is_not_refused(work: Work, autojump_clock: trio.testing.MockClock) -> None:
+    results: list[str] = []
+    threads = Threads("test", 1, 3)
+
+    async def run() -> None:
+        results.append(await threads.run(work))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await trio.sleep(100)
+        work.done.set()
+    assert results == ["done"]
+    assert autojump_clock.current_time() >= 100
+
+
+async def test_a_thread_serves_again_after_a_refusal(work: Work) -> None:
+    threads = Threads("test", 1, 0.01)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(threads.run, work)
+        await until_running(work, 1)
+        with pytest.raises(BackendDown):
+            await threads.run(work)
+        work.done.set()
+    assert await threads.run(work) == "done"
