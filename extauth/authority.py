@@ -140,7 +140,7 @@ class Authority:
                 return self._conclude(request, walk, refusal)
             if isinstance(request, Proof):
                 proven = request.reason is Reason.OK
-                walk.note("proof", shown(request.credential))
+                walk.note(shown(request.backend), f"accept({shown(request.credential)})" if proven else request.reason)
                 return self._conclude(request, walk, Accept(request.identity) if proven else Reject(request.reason))
             if isinstance(request, Anonymous):
                 walk.note("anonymous", shown(request.trace))

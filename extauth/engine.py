@@ -165,10 +165,12 @@ class Engine:
     async def drain(self) -> None:
         """Accept nothing more, hang up on idle connections and wait until the busy ones are answered."""
         self.stop_accepting()
+        now = trio.current_time()
         for connection in list(self._connections.values()):
+            self._receive(connection, now)  # what has arrived is still answered
             connection.closing = True
-            if connection.commands is None:
-                self._settle(connection)
+            if not (connection.commands or connection.waiting or connection.out):
+                self._drop(connection)  # idle: there is no last reply that a sudden close could take along
         while self._connections:
             self._empty = trio.Event()
             await self._empty.wait()

@@ -164,7 +164,9 @@ class Journal:
 
 
 def _under_journald() -> bool:
-    return "JOURNAL_STREAM" in os.environ  # which stamps lines itself (systemd.exec(5))
+    """Tell whether our standard error is the journal, which stamps lines itself ($JOURNAL_STREAM in systemd.exec(5))."""
+    status = os.fstat(2)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 _UNSTAMPED = _under_journald()

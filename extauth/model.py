@@ -127,10 +127,14 @@ class FindHashedTokens(Request, frozen=True, gc=False):
 
 
 class Proof(Request, frozen=True, gc=False):
-    """How a proof ended that the mechanism itself checked (SCRAM, HT-*): `ok`, or why not. `credential` is what matched."""
+    """How a proof ended that the mechanism itself checked (SCRAM, HT-*): `ok`, or why not.
+
+    `backend` is whose keys they were, `credential` the one that matched.
+    """
 
     operation: ClassVar[str] = "check-proof"
     reason: Reason
+    backend: str = ""
     credential: str = ""
 
 
@@ -241,14 +245,15 @@ class Candidate(Struct, frozen=True, gc=False):
 class Keys(Struct, frozen=True, gc=False):
     """What SCRAM needs of a user: one salt and iteration count, shared by all of the user's credentials (at most 16).
 
-    `refusal` is the reason to give to somebody who proves to know the password but may not log in; `attributes` are those of
-    the login, as in `Accept`.
+    `backend` is the name of whose keys these are; `refusal` the reason to give to somebody who proves to know the password but
+    may not log in; `attributes` are those of the login, as in `Accept`.
     """
 
     identity: Identity
     salt: bytes
     iterations: int
     candidates: tuple[Candidate, ...]
+    backend: str = ""
     refusal: Reason | None = None
     attributes: Mapping[str, str] = NOTHING
 
@@ -258,6 +263,7 @@ class HashedTokens(Struct, frozen=True, gc=False):
 
     identity: Identity
     tokens: tuple[tuple[str, Secret], ...]
+    backend: str = ""
     refusal: Reason | None = None
     attributes: Mapping[str, str] = NOTHING
 

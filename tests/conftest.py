@@ -1,7 +1,7 @@
 """What all tests share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,3 +51,15 @@ def xmpp(certificates: Certificates) -> Iterator[XmppClient]:
     """Give an XMPP client that trusts `certificates`."""
     with XmppClient(certificates.ca) as client:
         yield client
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Give a function that prints a figure, in a proof only; docs/proof.md keeps them."""
+
+    def tell(figure: str) -> None:
+        if request.node.get_closest_marker("proof"):
+            with capsys.disabled():
+                print(f"\n  {figure}", end="")  # noqa: T201
+
+    return tell

@@ -276,7 +276,9 @@ class BoshStream(Stream):
 
     def receive(self) -> Element:
         """Return the next element; EOFError at the end."""
-        while not self._received:
+        for _ in range(2):  # of 20 s
+            if self._received:
+                break
             self._exchange("", "")
         return self._received.pop(0)
 

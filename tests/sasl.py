@@ -82,7 +82,7 @@ class People:
                 if tokens is None:
                     return Reject(Reason.NO_USER)
                 named = tuple((f"slot{slot}", Secret(token)) for slot, token in enumerate(tokens))
-                return HashedTokens(identity, named, self.refusal, {"from": "tokens"})
+                return HashedTokens(identity, named, "", self.refusal, {"from": "tokens"})
             case Proof(reason=reason):
                 return Accept(identity, {"role": "member"}) if reason is Reason.OK else Reject(reason)
             case CheckToken(token=token):
@@ -109,7 +109,7 @@ class People:
             Candidate("password", made.stored_key, made.server_key),
             Candidate("app", other.stored_key, other.server_key),
         )
-        return Keys(identity, self.salt, ITERATIONS, candidates, self.refusal, {"from": "keys"})
+        return Keys(identity, self.salt, ITERATIONS, candidates, "", self.refusal, {"from": "keys"})
 
 
 class Client:

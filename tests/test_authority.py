@@ -243,15 +243,15 @@ async def test_a_blank_password_reaches_no_backend(password: str) -> None:
 
 async def test_a_proof_is_a_decision() -> None:
     scene = Scene([])
-    assert await decide(scene, Proof(ALICE, ORIGIN, Reason.OK, "password")) == YES
+    assert await decide(scene, Proof(ALICE, ORIGIN, Reason.OK, "people", "password")) == YES
     decision = await last(scene)
-    assert (decision.result, decision.operation, decision.trail) == ("accept", "check-proof", "proof:password")
+    assert (decision.result, decision.operation, decision.trail) == ("accept", "check-proof", "people:accept(password)")
 
 
 async def test_a_failed_proof_is_a_refusal() -> None:
     scene = Scene([])
     assert await decide(scene, Proof(ALICE, ORIGIN, Reason.BAD_PASSWORD)) == NO
-    assert (await last(scene)).trail == "proof:-"
+    assert (await last(scene)).trail == "-:bad-password"
 
 
 # What goes wrong --------------------------------------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ def daemon() -> Iterator[Daemon]:
     with temporary_folder() as folder:
         text = with_local_accounts(folder) + (
             f'[listener.prosody]\nprotocol = "prosody"\naddress = "unix:{folder}/prosody.sock"\n'
+            f'[listener.sasl]\nprotocol = "dovecot"\naddress = "unix:{folder}/sasl.sock"\n'
+            f'[listener.saslauthd]\nprotocol = "saslauthd"\naddress = "unix:{folder}/mux"\n'
             '[backend.people]\ntype = "tests.backends.memory"\n[domain."down.test"]\nbackends = ["people"]\n'
         )
         with Daemon(folder, text) as daemon:
@@ -367,6 +369,30 @@ def test_a_login_takes_the_real_path(daemon: Daemon, listener: str, replies: tup
     assert refused.stdout.startswith("alice@xmpp.test: reject (bad-password)\n")
     assert f"which replied {replies[1]}\n" in refused.stdout
     assert refused.stdout.endswith("see       docs/reasons.md#bad-password\n")
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-1", "scram-sha-512"])
+def test_a_login_by_a_mechanism(daemon: Daemon, mechanism: str) -> None:
+    accepted = login(daemon, "alice@xmpp.test", "--mechanism", mechanism)
+    assert accepted.exit_code == 0
+    assert "through   listener sasl (dovecot), which replied OK user=alice\n" in accepted.stdout
+    assert "decided   by local in" in accepted.stdout
+    refused = login(daemon, "alice@xmpp.test", "--mechanism", mechanism, password="fake wrong")
+    assert refused.exit_code == os.EX_NOPERM
+    assert refused.stdout.startswith("alice@xmpp.test: reject (bad-password)\n")
+    assert login(daemon, "bob@xmpp.test", "--mechanism", mechanism, "--json").exit_code == os.EX_NOPERM
+
+
+def test_a_mechanism_that_can_not_be_played_is_refused(daemon: Daemon) -> None:
+    ended = login(daemon, "alice@xmpp.test", "--mechanism", "EXTERNAL")
+    assert ended.exit_code == os.EX_DATAERR
+    assert ended.stderr.startswith("extauth: can't play the client of EXTERNAL (only of PLAIN, SCRAM-SHA-1")
+
+
+def test_a_login_through_saslauthd(daemon: Daemon) -> None:
+    accepted = login(daemon, "alice@xmpp.test", "--listener", "saslauthd")
+    assert accepted.exit_code == 0
+    assert r"which replied \x00\x02OK" in accepted.stdout
 
 
 @pytest.mark.parametrize(

@@ -21,20 +21,6 @@ from tests.servers.process import poll
 PASSWORD = "fake password"
 WORKERS = 8
 
-Tell = Callable[[str], None]
-
-
-@pytest.fixture
-def tell(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Tell:
-    """Give a function that prints a figure, in a proof only."""
-
-    def tell(figure: str) -> None:
-        if request.node.get_closest_marker("proof"):
-            with capsys.disabled():
-                print(f"\n  {figure}", end="")  # noqa: T201
-
-    return tell
-
 
 def proof(*values: object) -> object:
     """Return a parameter set that `make proof` alone runs."""
@@ -103,7 +89,7 @@ class Changer:
 
 
 @pytest.mark.parametrize(("changes", "rounds"), [(100, 2), proof(1000, 10)])
-def test_what_was_acknowledged_survives_a_kill(tmp: Path, changes: int, rounds: int, tell: Tell) -> None:
+def test_what_was_acknowledged_survives_a_kill(tmp: Path, changes: int, rounds: int, tell: Callable[[str], None]) -> None:
     chance = random.Random(20)
     total = 0
     with serve(tmp) as daemon:
@@ -153,7 +139,7 @@ def share_of_processor(daemon: Daemon, seconds: float) -> float:
 
 @pytest.mark.usefixtures("many_files")
 @pytest.mark.parametrize("count", [500, proof(10_000)])
-def test_idle_connections_are_held_while_others_log_in(tmp: Path, count: int, tell: Tell) -> None:
+def test_idle_connections_are_held_while_others_log_in(tmp: Path, count: int, tell: Callable[[str], None]) -> None:
     with serve(tmp, f"max_connections = {count + 100}") as daemon, ExitStack() as stack:
         empty = memory(daemon)
         idle = [stack.enter_context(daemon.connect()) for _ in range(count)]
@@ -169,7 +155,7 @@ def test_idle_connections_are_held_while_others_log_in(tmp: Path, count: int, te
 
 @pytest.mark.parametrize(("waiting", "seconds"), [(100, 1.0), proof(900, 10.0)])
 def test_without_file_descriptors_accepting_pauses_and_logins_go_on(
-    tmp: Path, waiting: int, seconds: float, tell: Tell
+    tmp: Path, waiting: int, seconds: float, tell: Callable[[str], None]
 ) -> None:
     with serve(tmp) as daemon, ExitStack() as stack:
         running = stack.enter_context(daemon.connect())
@@ -207,7 +193,7 @@ def log_in_at_once(daemon: Daemon, passwords: Sequence[str]) -> list[str]:
 
 @pytest.mark.usefixtures("many_files")
 @pytest.mark.parametrize("count", [300, proof(5000)])
-def test_a_storm_of_logins_is_decided_rightly(tmp: Path, count: int, tell: Tell) -> None:
+def test_a_storm_of_logins_is_decided_rightly(tmp: Path, count: int, tell: Callable[[str], None]) -> None:
     """All come at once; whoever hears of an outage, since there is too much to hash, comes again, a hundred at a time."""
     with serve(tmp, f"max_connections = {count + 100}") as daemon:
         begun = time.monotonic()
@@ -252,7 +238,7 @@ def password_of(chance: random.Random) -> str:
 
 
 @pytest.mark.proof
-def test_memory_stays_flat_under_mixed_traffic(tmp: Path, tell: Tell) -> None:
+def test_memory_stays_flat_under_mixed_traffic(tmp: Path, tell: Callable[[str], None]) -> None:
     with serve(tmp) as daemon, ThreadPoolExecutor(WORKERS) as pool:
         begun = time.monotonic()
         runs = [pool.submit(abuse, daemon, begun + 80, number) for number in range(WORKERS)]

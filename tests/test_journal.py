@@ -194,7 +194,10 @@ def test_journald_sets_time_stamps(monkeypatch: pytest.MonkeyPatch) -> None:
     under_journald = journals._under_journald  # pyright: ignore[reportPrivateUsage]
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     assert not under_journald()
-    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")  # inherited by a daemon that was started by hand, its output elsewhere
+    assert not under_journald()
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     assert under_journald()
 
 
@@ -353,3 +356,12 @@ def test_events_have_a_time_stamp_where_nobody_else_sets_one(log: io.StringIO, m
     stamp, rest = log.getvalue().split(" ", 1)
     assert stamp.startswith("timestamp=2")
     assert rest == "level=info event=now\n"
+
+
+async def test_what_was_to_be_written_later_may_have_been_written_by_a_pass() -> None:
+    journal = Journal(None)
+    journal.decide(PLAIN)
+    with journal.gather():
+        journal.decide(BARE)
+    await trio.testing.wait_all_tasks_blocked()  # the write that the first decision asked for finds nothing to do
+    assert await journal.tail(0, 0) == (2, [PLAIN, BARE])

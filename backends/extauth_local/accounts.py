@@ -73,6 +73,7 @@ class LocalBackend:
     """Accounts in the state store."""
 
     def __init__(self, context: Context, rules: Rules, iterations: int) -> None:
+        self._name = context.name
         self._store = context.store
         self._hashing = context.hashing
         self._now = context.now
@@ -133,7 +134,7 @@ class LocalBackend:
     def _find_keys(self, request: FindKeys) -> Reply:
         identity = request.identity
         rows = self._store.read(_KEYS, identity.domain, identity.user, request.hash)
-        return then(rows, lambda rows: _keys(identity, rows) if rows else None)
+        return then(rows, lambda rows: _keys(self._name, identity, rows) if rows else None)
 
     def _check_certificate(self, request: CheckCertificate) -> Reply:
         identity = request.identity
@@ -190,7 +191,7 @@ def _fresh_keys(prepared: str, iterations: int) -> list[tuple[str, bytes, scram.
     return [(hash_.value, salt, scram.make(hash_, prepared, salt, iterations)) for hash_, salt in salts]
 
 
-def _keys(identity: Identity, rows: list[Row]) -> Keys | None:
+def _keys(backend: str, identity: Identity, rows: list[Row]) -> Keys | None:
     """Return the account's keys; None if it has none for this hash (an imported one may not)."""
     disabled, iterations, salt, *_ = rows[0]
     candidates = tuple(
@@ -200,7 +201,7 @@ def _keys(identity: Identity, rows: list[Row]) -> Keys | None:
     )
     if not candidates or not isinstance(salt, bytes) or not isinstance(iterations, int):
         return None
-    return Keys(identity, salt, iterations, candidates, Reason.DISABLED if disabled else None)
+    return Keys(identity, salt, iterations, candidates, backend, Reason.DISABLED if disabled else None)
 
 
 def _admit(identity: Identity, row: Row) -> Answer:

@@ -52,10 +52,12 @@ def runner(family: Hash, binding: str) -> Run:
                 matched = credential, hmac.digest(key, b"Responder" + data, family.digest)
         if matched is None or isinstance(answer, Reject):
             reason = answer.reason if isinstance(answer, Reject) else Reason.BAD_PASSWORD
-            verdict = yield from ask(Proof(identity, session.origin, reason))
+            backend = answer.backend if isinstance(answer, HashedTokens) else ""
+            verdict = yield from ask(Proof(identity, session.origin, reason, backend))
             raise Refused(verdict.reason if isinstance(verdict, Reject) else reason)
         credential, responder = matched
-        verdict = yield from ask(Proof(answer.identity, session.origin, answer.refusal or Reason.OK, credential))
+        reason = answer.refusal or Reason.OK
+        verdict = yield from ask(Proof(answer.identity, session.origin, reason, answer.backend, credential))
         return (yield from conclude(session, verdict, identity, responder, answer.attributes))
 
     return run

@@ -97,9 +97,10 @@ def runner(family: Hash) -> Run:
         if matched is None or not bound:
             reason = answer.reason if isinstance(answer, Reject) else Reason.BAD_PASSWORD if bound else Reason.BAD_BINDING
             if isinstance(answer, Keys) or reason is Reason.NO_USER:  # another refusal has been written down already
-                answer = yield from ask(Proof(keys.identity, session.origin, reason))
+                answer = yield from ask(Proof(keys.identity, session.origin, reason, keys.backend))
             raise Refused(answer.reason if isinstance(answer, Reject) else reason)
-        answer = yield from ask(Proof(keys.identity, session.origin, keys.refusal or Reason.OK, matched.credential))
+        reason = keys.refusal or Reason.OK
+        answer = yield from ask(Proof(keys.identity, session.origin, reason, keys.backend, matched.credential))
         signature = hmac.digest(matched.server_key, message, digest)
         return (yield from conclude(session, answer, target, f"v={_b64(signature)}".encode(), keys.attributes))
 

@@ -76,4 +76,4 @@ client = sasl.new(module:get_option_string("extauth_socket", "/run/extauth/sasl.
 	end
 end);
 
-return { client = client; mechanisms_for = mechanisms_for };
+return { client = client; mechanisms_for = mechanisms_for; certificate_parameters = certificate_parameters };

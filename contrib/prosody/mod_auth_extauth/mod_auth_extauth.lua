@@ -123,7 +123,7 @@ function handler:describe()
 		add("offered", self.offered.mechanisms);
 		add("offered-cb", self.offered.bindings);
 	end
-	return table.concat(line, "\t") .. certificate_parameters(stream);
+	return table.concat(line, "\t") .. mechanisms.certificate_parameters(stream);
 end
 
 -- Relays a message of the client: nil for none, as with <auth/> without text.

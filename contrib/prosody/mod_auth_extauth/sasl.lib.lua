@@ -215,8 +215,8 @@ function client:send(exchange, verb, rest)
 	self.conn:write(("%s\t%d%s\n"):format(verb, exchange.id, rest));
 end
 
--- Sends a line of an exchange (for the first one, a table with no more than its session): its verb, and what follows the id. `on_answer` is called once, with the fields of the
--- answer or with nil when none will come.
+-- Sends a line of an exchange: its verb, and what follows the id. A new exchange is a table with its session, if any.
+-- `on_answer` is called once, with the fields of the answer or with nil when none will come.
 function client:submit(exchange, on_answer, verb, rest)
 	exchange.on_answer = on_answer;
 	if #verb + #rest + 12 > (self.extended and MAX_EXTENDED_LINE or MAX_LINE) then
