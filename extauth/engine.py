@@ -171,6 +171,8 @@ class Engine:
             connection.closing = True
             if not (connection.commands or connection.waiting or connection.out):
                 self._drop(connection)  # idle: there is no last reply that a sudden close could take along
+            elif self._is_open(connection):
+                self._settle(connection)
         while self._connections:
             self._empty = trio.Event()
             await self._empty.wait()

@@ -1,6 +1,8 @@
 """The dovecot listener on the wire: the dialogues of its peers, and what must never happen to them."""
 
 import base64
+import hashlib
+import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +20,8 @@ from extauth.listeners import dovecot
 from extauth.model import CreateUser, Identity, Origin, Secret
 from extauth.service import Service
 from extauth.soon import settle
-from tests.daemons import configuration, serve_here, with_local_accounts
+from tests import needs
+from tests.daemons import Daemon, configuration, serve_here, with_local_accounts
 
 SASL = """
 [listener.sasl]
@@ -121,6 +124,7 @@ async def test_a_question_and_its_answer(tmp: Path, question: str, answer: str) 
         "AUTH\t0\tPLAIN\tservice=xmpp",
         "AUTH\t4294967296\tPLAIN\tservice=xmpp",
         "AUTH\tx\tPLAIN\tservice=xmpp",
+        "AUTH\t" + "9" * 5000 + "\tPLAIN\tservice=xmpp",
         f"AUTH\t1\tPLAIN\tresp={GOOD}",  # without service=
         f"AUTH\t1\tPLAIN\tservice=xmpp\tresp={GOOD}\tsecured",  # resp= is not last: somebody forges parameters
         "AUTH\t1\tPLAIN\tservice=xmpp\tresp=%%%",
@@ -138,7 +142,12 @@ async def test_a_line_that_breaks_the_protocol_closes_the_connection(tmp: Path, 
 
 async def test_the_wrong_version_closes_the_connection(tmp: Path) -> None:
     async with serve_here(tmp, configuration(tmp) + SASL.format(folder=tmp, more="")) as served:
-        for line in ("VERSION\t2\t0", "VERSION\t1\tx", f"AUTH\t1\tPLAIN\tservice=xmpp\tresp={GOOD}"):
+        for line in (
+            "VERSION\t2\t0",
+            "VERSION\t1\tx",
+            "VERSION\t1\t" + "9" * 5000,
+            f"AUTH\t1\tPLAIN\tservice=xmpp\tresp={GOOD}",
+        ):
             async with await served.connect("sasl") as stream:
                 peer = Peer(stream)
                 while await peer.line() != "DONE":
@@ -263,6 +272,63 @@ async def test_scram_by_a_client_of_somebody_else(tmp: Path, mechanism: str, ser
                 verb, _, user, data = answer.split("\t")
                 assert (verb, user) == ("OK", "user=alice")
                 client.set_server_final(base64.b64decode(data.removeprefix("resp=")).decode())
+
+
+async def test_what_the_stream_was_offered_is_bound_into_scram(tmp: Path) -> None:
+    text = with_local_accounts(tmp) + SASL.format(folder=tmp, more="")
+    async with serve_here(tmp, text) as served, await served.connect("sasl") as stream:
+        peer = Peer(stream)
+        await peer.handshake()
+        first = base64.b64encode(b"n,,n=alice,r=abc").decode()
+        offered = "offered=SCRAM-SHA-256,PLAIN\toffered-cb=tls-exporter"
+        answer = await peer.ask(f"AUTH\t1\tSCRAM-SHA-256\tservice=xmpp\t{offered}\tresp={first}")
+    server_first = base64.b64decode(answer.split("\t")[2]).decode()
+    digest = hashlib.sha256(b"PLAIN\x1eSCRAM-SHA-256\x1ftls-exporter").digest()
+    assert server_first.split(",")[-1] == f"h={base64.b64encode(digest).decode()}"
+
+
+# The dialogues of real peers --------------------------------------------------------------------------------------------------
+
+
+async def test_postfix(tmp: Path) -> None:
+    """Postfix says version 1.0, needs user= in OK and shows the reason (src/xsasl/xsasl_dovecot_server.c)."""
+    async with serve_here(tmp, configuration(tmp) + SASL.format(folder=tmp, more="")) as served:
+        async with await served.connect("sasl") as stream:
+            peer = Peer(stream)
+            await peer.handshake(minor=0)
+            start = "service=smtp\tnologin\tlip=127.0.0.1\trip=192.0.2.1\tsecured"
+            assert await peer.ask(f"AUTH\t1\tPLAIN\t{start}\tresp={GOOD}") == "OK\t1\tuser=alice"
+            assert await peer.ask(f"AUTH\t2\tPLAIN\t{start}\tresp={BAD}") == f"FAIL\t2\t{REFUSED}"
+            assert await peer.ask(f"AUTH\t3\tLOGIN\t{start}") == "CONT\t3\tVXNlcm5hbWU6"
+            assert await peer.ask("CONT\t3\tYWxpY2U=") == "CONT\t3\tUGFzc3dvcmQ6"
+            assert await peer.ask("CONT\t3\tZmFrZSByaWdodA==") == "OK\t3\tuser=alice"
+
+
+async def test_exim(tmp: Path) -> None:
+    """Exim connects anew for each login, always with id 1, and says its version only after ours (src/auths/dovecot.c)."""
+    async with serve_here(tmp, configuration(tmp) + SASL.format(folder=tmp, more="")) as served:
+        for response, answer in ((GOOD, "OK\t1\tuser=alice"), (BAD, f"FAIL\t1\t{REFUSED}"), ("", "CONT\t1\t=")):
+            async with await served.connect("sasl") as stream:
+                peer = Peer(stream)
+                await peer.handshake(minor=0)
+                start = "service=smtp\tsecured\trip=192.0.2.1\tlip=127.0.0.1\tnologin"
+                assert await peer.ask(f"AUTH\t1\tPLAIN\t{start}\tresp={response}") == answer
+
+
+@needs.debian("dovecot")
+def test_doveadm(tmp: Path) -> None:
+    with Daemon(tmp, configuration(tmp) + SASL.format(folder=tmp, more="")):
+        for user, password, status in (
+            ("alice", "fake right", 0),
+            ("alice", "fake wrong", 77),
+            ("nobody", "fake right", 77),
+            ("down", "fake right", 77),
+        ):
+            command = ["doveadm", "-c", "/dev/null", "auth", "test", "-a", str(tmp / "sasl.sock"), "-x", "service=xmpp"]
+            ended = subprocess.run([*command, user, password], check=False, capture_output=True, text=True)
+            assert ended.returncode == status, ended
+            assert (f"user={user}" in ended.stdout) is (status == 0)
+            assert ("code=temp_fail" in ended.stdout) is (user == "down")
 
 
 @settings(deadline=None)

@@ -11,8 +11,8 @@ parameters they do not know, while Dovecot's own refuses lines it does not know.
 """
 
 import base64
-import binascii
 import os
+import re
 import secrets
 import time
 from collections.abc import Awaitable
@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from extauth import jid
+from extauth.dovecot import decode, encode, escape, failure_line, names, parse_id, unescape
 from extauth.engine import Engine
 from extauth.errors import ProtocolError
 from extauth.lines import Lines
@@ -36,22 +37,15 @@ from extauth.soon import Soon
 MAX_LINE = 65536  # bytes; Dovecot itself takes 16384, too few for a certificate beside a long token
 MAX_EXCHANGES = 1024  # open on one connection: Prosody never cancels those that its clients abandon
 MAX_AGE = 150.0  # seconds from AUTH to the last answer, as Dovecot has it
-MAX_ID = (1 << 32) - 1
 VERSION = b"VERSION\t1\t4\n"
 CANCELLED_SINCE = 4  # minor version of a client that knows the line
 EMPTY_RESPONSE_SINCE = 2  # minor version of a client whose `resp=` means an empty response and not none
 
-CODES = {
-    "account-disabled": "user_disabled",
-    "credentials-expired": "pass_expired",
-    "incorrect-encoding": "invalid_base64",
-}
+_MINOR = re.compile(rb"[0-9]{1,4}").fullmatch
 
 # What Postfix and Exim want to know of a mechanism (Dovecot docs, "Mechanism parameters").
 _FLAGS = {"PLAIN": "\tplaintext", "LOGIN": "\tplaintext", "ANONYMOUS": "\tanonymous"}
 _RESERVED = frozenset(("user", "original_user", "resp", "reason", "temp", "authz", "code"))
-
-_UNESCAPE = {b"0": b"\0", b"1": b"\1", b"t": b"\t", b"r": b"\r", b"n": b"\n"}
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ class Conversation:
     # Commands -------------------------------------------------------------------------------------------------------------
 
     def _version(self, fields: list[bytes]) -> bytes:
-        if len(fields) < 2 or fields[0] != b"1" or not fields[1].isdigit() or self._minor is not None:  # noqa: PLR2004
+        if len(fields) < 2 or fields[0] != b"1" or not _MINOR(fields[1]) or self._minor is not None:  # noqa: PLR2004
             raise ProtocolError("not version 1 of the protocol")
         self._minor = int(fields[1])
         return b""
@@ -142,7 +136,7 @@ class Conversation:
     def _auth(self, fields: list[bytes]) -> Soon[bytes]:
         if self._minor is None or len(fields) < 2:  # noqa: PLR2004
             raise ProtocolError("AUTH before VERSION, or without a mechanism")
-        number = _id(fields[0])
+        number = parse_id(fields[0])
         if number in self._open or number in self._finals:
             raise ProtocolError("an id that is in use")
         parameters, response = self._parameters(fields[2:])
@@ -161,14 +155,14 @@ class Conversation:
     def _cont(self, fields: list[bytes]) -> Soon[bytes]:
         if len(fields) < 2:  # noqa: PLR2004
             raise ProtocolError("CONT without data")
-        number = _id(fields[0])
+        number = parse_id(fields[0])
         final = self._finals.pop(number, None)
         if final is not None:
             return final
         entry = self._open.get(number)
         if entry is None:
             return f"FAIL\t{number}\treason=Authentication request timed out\n".encode()
-        data = _decode(fields[1])
+        data = decode(fields[1])
         if data is None:
             return self._line(number, entry, entry.negotiation.fail("incorrect-encoding"))
         return self._turn(number, entry, entry.negotiation.respond(data))
@@ -176,7 +170,7 @@ class Conversation:
     def _cancel(self, fields: list[bytes]) -> bytes:
         if not fields:
             raise ProtocolError("CANCEL without an id")
-        number = _id(fields[0])
+        number = parse_id(fields[0])
         self._finals.pop(number, None)
         entry = self._open.pop(number, None)
         if entry is not None:
@@ -186,7 +180,7 @@ class Conversation:
     def _mechs(self, fields: list[bytes]) -> bytes:
         if not fields:
             raise ProtocolError("MECHS without an id")
-        number = _id(fields[0])
+        number = parse_id(fields[0])
         parameters, _ = self._parameters(fields[1:])
         self._tells_security = True
         names = self._offered(parameters)
@@ -208,20 +202,20 @@ class Conversation:
 
     def _line(self, number: int, entry: _Open, turn: Turn) -> bytes:
         if isinstance(turn, Challenge):
-            return f"CONT\t{number}\t{_encode(turn.data)}\n".encode()
+            return f"CONT\t{number}\t{encode(turn.data)}\n".encode()
         del self._open[number]
         if isinstance(turn, Failure):
-            return _fail(number, turn)
+            return failure_line(number, turn)
         user = turn.identity.user if self._config.user_format == "local" else str(turn.identity)
-        fields = [f"OK\t{number}\tuser={_escape(user)}"]
-        fields += [f"{key}={_escape(value)}" for key, value in turn.attributes.items() if key not in _RESERVED]
+        fields = [f"OK\t{number}\tuser={escape(user)}"]
+        fields += [f"{key}={escape(value)}" for key, value in turn.attributes.items() if key not in _RESERVED]
         if turn.data is not None and entry.final_in_ok:
-            fields.append(f"resp={_encode(turn.data)}")
+            fields.append(f"resp={encode(turn.data)}")
         line = "\t".join(fields).encode() + b"\n"
         if turn.data is None or entry.final_in_ok:
             return line
         self._finals[number] = line
-        return f"CONT\t{number}\t{_encode(turn.data)}\n".encode()
+        return f"CONT\t{number}\t{encode(turn.data)}\n".encode()
 
     def _forget_old(self) -> None:
         """Give up exchanges whose client has gone without a word, oldest first."""
@@ -239,7 +233,7 @@ class Conversation:
             stream = self._stream(parameters)
         except ValueError:
             return ()
-        announced = {kind: b"" for kind in parameters.get("cb", "").split(",") if kind}
+        announced = dict.fromkeys(names(parameters, "cb"), b"")
         return self._service.offer(replace(stream, bindings={**announced, **stream.bindings})).mechanisms
 
     def _refuse(self, number: int, parameters: dict[str, str]) -> bytes:
@@ -261,12 +255,12 @@ class Conversation:
         for place, field in enumerate(fields, 1):
             name, _, value = field.partition(b"=")
             if name != b"resp":
-                parameters[name.decode("ascii", "replace")] = _unescape(value).decode("utf-8", "replace")
+                parameters[name.decode("ascii", "replace")] = unescape(value).decode("utf-8", "replace")
                 continue
             if place != len(fields):
                 raise ProtocolError("resp= is not the last parameter")
             if value or (self._minor or 0) >= EMPTY_RESPONSE_SINCE:
-                response = _decode(value)
+                response = decode(value)
                 if response is None:
                     raise ProtocolError("resp= is not base64")
         return parameters, response
@@ -300,49 +294,9 @@ class Conversation:
             bindings=bindings,
             certificate=certificate,
             certificate_user=parameters.get("cert_username") if "valid-client-cert" in parameters else None,
+            advertised=names(parameters, "offered"),
+            advertised_bindings=names(parameters, "offered-cb"),
         )
-
-
-def _fail(number: int, failure: Failure) -> bytes:
-    """Return the line for a failure: both in the words of old peers and of new ones."""
-    if failure.temporary:
-        words = "temp\tcode=temp_fail\treason=Temporary authentication failure"
-    elif failure.condition == "invalid-authzid":
-        words = "authz\tcode=authz_fail\treason=Authentication failed"
-    else:
-        code = CODES.get(failure.condition)
-        words = (f"code={code}\t" if code else "") + "reason=Authentication failed"
-    return f"FAIL\t{number}\t{words}\n".encode()
-
-
-def _id(field: bytes) -> int:
-    if not field.isdigit() or not 0 < int(field) <= MAX_ID:
-        raise ProtocolError("not an id")
-    return int(field)
-
-
-def _decode(field: bytes) -> bytes | None:
-    """Decode base64 strictly; "=" stands for empty data. None: it is no base64."""
-    try:
-        return b"" if field == b"=" else base64.b64decode(field, validate=True)
-    except binascii.Error:
-        return None
-
-
-def _encode(data: bytes) -> str:
-    return base64.b64encode(data).decode() or "="
-
-
-def _escape(value: str) -> str:
-    """Escape a value as Dovecot does (lib/strescape.c)."""
-    return value.translate({0: "\x010", 1: "\x011", 9: "\x01t", 13: "\x01r", 10: "\x01n"})
-
-
-def _unescape(value: bytes) -> bytes:
-    if b"\1" not in value:
-        return value
-    first, *rest = value.split(b"\1")
-    return first + b"".join(_UNESCAPE.get(part[:1], part[:1]) + part[1:] for part in rest)
 
 
 def server(name: str, config: Config, service: Service) -> Server:

@@ -2,22 +2,16 @@
 -- go to its `ejabberd` listener. See README.md. For Prosody 0.12 and 13 on Lua 5.4.
 local base64 = require "util.encodings".base64;
 local valid_utf8 = require "util.encodings".utf8.valid;
-local cache = require "util.cache";
-local gettime = require "util.time".monotonic;
 
 local sasl = module:require "sasl";
 local mechanisms = module:require "mechanisms";
 local describe = module:require "stream";
-local new_accounts = module:require "accounts";
+local accounts = module:require "provider";
 
-local accounts_path = module:get_option_string("extauth_accounts_socket", "/run/extauth/ejabberd.sock");
 local anonymous_s2s = module:get_option_boolean("allow_anonymous_s2s", false);
 
 local host = module.host;
 local client = mechanisms.client;
-
-local EXISTS_LIFE = 10; -- seconds an answer of user_exists holds where Prosody cannot wait
-local ANNOUNCED_LIFE = 60; -- seconds between the creation of an account and its password
 
 -- Exchanges -------------------------------------------------------------------------------------------------------
 
@@ -241,79 +235,17 @@ end
 
 -- Accounts --------------------------------------------------------------------------------------------------------
 
-local accounts = new_accounts(accounts_path);
-local existing = cache.new(1000); -- user: { answer, time }
-
-local function ask(verb, user, password)
-	if user:find(":", 1, true) then return false; end -- no local part has one
-	return accounts:ask(sasl.can_wait(), verb, user, host, password);
-end
-
-local function keep(user, exists)
-	existing:set(user, { exists = exists; time = gettime() });
-end
-
-local provider = { name = "extauth" };
-
-function provider.get_sasl_handler(session)
+function accounts.provider.get_sasl_handler(session)
 	return new_handler(session);
 end
 
--- True, false, or nil and an error; anything but true is no.
-function provider.test_password(user, password)
-	return ask("auth", user, password);
-end
-
-function provider.user_exists(user)
-	local known = existing:get(user);
-	if known and not sasl.can_wait() and gettime() - known.time < EXISTS_LIFE then return known.exists; end
-	local answer, err = ask("isuser", user);
-	if answer ~= nil then keep(user, answer); end
-	return answer, err;
-end
-
--- Asks for a change; true, or nil and an error.
-local function change(exists, verb, user, password)
-	local answer, err = ask(verb, user, password);
-	if not answer then return nil, err or "refused by the authentication service"; end
-	keep(user, exists);
-	return true;
-end
-
--- Prosody 13 creates an account without a password and sets one right afterwards. The daemon knows no such accounts,
--- so the two become one: users about to be created, with the time.
-local announced = cache.new(1000);
-
-local function is_announced(user)
-	local time = announced:get(user);
-	announced:set(user, nil);
-	return time and gettime() - time < ANNOUNCED_LIFE;
-end
-
-function provider.set_password(user, password)
-	return change(true, is_announced(user) and "tryregister" or "setpass", user, password);
-end
-
-function provider.create_user(user, password)
-	if password then return change(true, "tryregister", user, password); end
-	local exists, err = provider.user_exists(user);
-	if exists ~= false then return nil, err or "conflict"; end
-	announced:set(user, gettime());
-	return true;
-end
-
-function provider.delete_user(user)
-	if is_announced(user) then return true; end
-	return change(false, "removeuser", user);
-end
-
-module:provides("auth", provider);
+module:provides("auth", accounts.provider);
 
 -- Life ------------------------------------------------------------------------------------------------------------
 
 local function stop()
 	client:stop();
-	accounts:stop();
+	accounts.stop();
 end
 
 function module.load()
