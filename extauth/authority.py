@@ -6,13 +6,12 @@ never raises: an outage, a time-out and a bug are all `Unavailable`, and never a
 
 import time
 from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 import trio
 
-from extauth.backend import Backend
+from extauth.changes import NO_USER, Member, change, is_about
 from extauth.errors import BackendDown
 from extauth.journal import Decision, Journal, shown
 from extauth.metrics import Metrics
@@ -24,7 +23,6 @@ from extauth.model import (
     CheckCertificate,
     CheckPassword,
     CheckToken,
-    CreateUser,
     Decoy,
     FindAccount,
     FindHashedTokens,
@@ -33,7 +31,6 @@ from extauth.model import (
     Identity,
     Keys,
     Listing,
-    ListUsers,
     Origin,
     Proof,
     Reason,
@@ -56,16 +53,6 @@ QUESTIONS = (CheckPassword, FindKeys, FindHashedTokens, CheckToken, CheckCertifi
 
 _FOUND = (Keys, HashedTokens)  # neither yes nor no
 _FINDING = (FindKeys, FindHashedTokens)
-_NO_USER = Reject(Reason.NO_USER)
-
-
-@dataclass(frozen=True)
-class Member:
-    """A backend as a member of a chain: under which name, and whether its refusal lets the next one speak."""
-
-    name: str
-    backend: Backend
-    on_reject: Literal["stop", "next"] = "stop"
 
 
 class _Link:
@@ -90,7 +77,7 @@ class _Walk:
         self.links = links
         self.backend = ""
         self.trail = ""
-        self.otherwise: Reject | Unavailable = _NO_USER
+        self.otherwise: Reject | Unavailable = NO_USER
 
     def note(self, name: str, word: str) -> None:
         self.backend = name
@@ -147,7 +134,7 @@ class Authority:
                 allowed = self._anonymous
                 return self._conclude(request, walk, Accept(request.identity) if allowed else Reject(Reason.NOT_ALLOWED))
             if chain is None:
-                return self._in_time(request, walk, self._change(request, walk))
+                return self._in_time(request, walk, change(self._members, request, walk.note))
             answer = self._step(request, walk)
         except Exception:
             return self._conclude(request, walk, self._bug(request))
@@ -176,7 +163,7 @@ class Authority:
                 verdict = self._take(request, walk, link, answer)
             if verdict is not None:
                 return verdict
-        if walk.otherwise is _NO_USER and isinstance(request, CheckPassword):
+        if walk.otherwise is NO_USER and isinstance(request, CheckPassword):
             return self._decoy(request)
         return walk.otherwise
 
@@ -197,10 +184,10 @@ class Authority:
             walk.note(link.name, answer.reason.value)
             if link.reject_ends:
                 return answer
-            if walk.otherwise is _NO_USER:
+            if walk.otherwise is NO_USER:
                 walk.otherwise = answer
             return None
-        if not isinstance(answer, Listing) and not _is_about(answer.identity, request.identity):
+        if not isinstance(answer, Listing) and not is_about(answer.identity, request.identity):
             # A directory that ignores accents or blanks found somebody else.
             walk.note(link.name, f"other-name({shown(str(answer.identity))})")
             return None
@@ -225,59 +212,7 @@ class Authority:
                 except BackendDown as down:
                     return Unavailable(Reason.BACKEND_DOWN, f"{member.name}: {down}")
                 break
-        return _NO_USER
-
-    # Changes --------------------------------------------------------------------------------------------------------------
-
-    async def _change(self, request: Request, walk: _Walk) -> Verdict:
-        """Change something at the one backend whose it is."""
-        if isinstance(request, ListUsers):
-            return await self._list(request, walk)
-        owner: Member | None = None
-        for member in self._members:
-            if UserExists in member.backend.handles:
-                try:
-                    answer = await settle(member.backend.answer(UserExists(request.identity, request.origin)))
-                except BackendDown as down:
-                    # Who knows the name can't be told: a change could go to the wrong place.
-                    walk.note(member.name, "down")
-                    return Unavailable(Reason.BACKEND_DOWN, f"{member.name}: {down}")
-                if isinstance(answer, Accept) and _is_about(answer.identity, request.identity):
-                    owner = member
-                    break
-                walk.note(member.name, "unknown")
-        if isinstance(request, CreateUser):
-            if owner is not None:
-                walk.note(owner.name, "exists")
-                return Reject(Reason.USER_EXISTS)
-            owner = next((member for member in self._members if CreateUser in member.backend.handles), None)
-        elif owner is None:
-            return _NO_USER
-        if owner is None or type(request) not in owner.backend.handles:
-            return Reject(Reason.NOT_SUPPORTED)
-        try:
-            answer = await settle(owner.backend.answer(request))
-        except BackendDown as down:
-            walk.note(owner.name, "down")
-            return Unavailable(Reason.BACKEND_DOWN, f"{owner.name}: {down}")
-        walk.note(owner.name, answer.reason if isinstance(answer, Reject) else "done" if answer else "unknown")
-        return answer or _NO_USER
-
-    async def _list(self, request: ListUsers, walk: _Walk) -> Verdict:
-        found: dict[Identity, Accept] = {}
-        for member in self._members:
-            if ListUsers in member.backend.handles:
-                try:
-                    answer = await settle(member.backend.answer(request))
-                except BackendDown as down:
-                    walk.note(member.name, "down")
-                    return Unavailable(Reason.BACKEND_DOWN, f"{member.name}: {down}")
-                if isinstance(answer, Listing):
-                    walk.note(member.name, "listing")
-                    for account in answer.accounts:
-                        found.setdefault(account.identity, account)
-        in_order = sorted(found.values(), key=lambda account: account.identity.user)
-        return Listing(tuple(in_order[: request.limit]))
+        return NO_USER
 
     # Around every decision ------------------------------------------------------------------------------------------------
 
@@ -311,16 +246,9 @@ class Authority:
         return verdict
 
 
-def _is_about(found: Identity, asked: Identity) -> bool:
-    """Tell whether a backend's answer is about the user asked for, or where a credential names the user, of the domain."""
-    if not asked.user:
-        return found.user != "" and found.domain == asked.domain
-    return found is asked or found == asked
-
-
 def decides(request: Request, verdict: Verdict) -> bool:
     """Tell whether a verdict is a decision, to be written down. What was found for a mechanism is none: a `Proof` follows."""
-    return not (isinstance(verdict, _FOUND) or (verdict is _NO_USER and isinstance(request, _FINDING)))
+    return not (isinstance(verdict, _FOUND) or (verdict is NO_USER and isinstance(request, _FINDING)))
 
 
 def record(

@@ -5,112 +5,35 @@ the same pass, without a switch to another task; the rest runs in tasks. A pass 
 That takes about half the processor time of a trio stream per connection (docs/performance.md).
 """
 
-import errno
 import math
 import select
 import socket
-import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import structlog
 import trio
 
+from extauth.acceptor import Acceptor
+from extauth.dialogue import Connection, Dialogue, Last, Slot
 from extauth.errors import ProtocolError
-from extauth.journal import Journal
+from extauth.journal import Journal, Occasional
 from extauth.model import Origin
-from extauth.sockets import Listening, SocketConfig, peer_credentials, user_ids, user_name
+from extauth.sockets import Listening, SocketConfig
 from extauth.soon import Soon
 
 _log = structlog.get_logger("engine")
 
 PASS_EVENTS = 256  # connections served before other tasks get a turn
 PASS_COMMANDS = 64  # requests of one connection served before the next connection's
-ACCEPT_AT_ONCE = 64
 READ = 65536
 BACKLOG_BYTES = 262144  # unsent replies after which a connection is not read any more
 STALLED = 30.0  # seconds that a peer may leave its replies unread
 LINGER = 1.0  # seconds to wait for a peer to close after our last reply
 TICK = 0.5  # seconds between looks for what took too long
-QUIET = 60.0  # seconds between two log lines of one kind
 EPOLLIN, EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
-FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-Command = TypeVar("Command")
-
-
-class Last(bytes):
-    """A reply after which the connection is closed."""
-
-
-class Dialogue(Protocol[Command]):
-    """A protocol's side of one connection; it does no I/O."""
-
-    ordered: bool  # replies go out in the order of the requests
-
-    def greet(self) -> bytes:
-        """Return what is sent before anything was received."""
-        ...
-
-    def requests(self, data: bytes) -> Iterator[Command]:
-        """Take received bytes and yield the complete requests in them, lazily.
-
-        Raises:
-            ProtocolError: the rest can't be understood.
-        """
-        ...
-
-    @property
-    def half(self) -> bool:
-        """Whether a part of a request has arrived and waits for the rest."""
-        ...
-
-    def answer(self, command: Command) -> Soon[bytes]:
-        """Return the reply; `Last` to close the connection after it.
-
-        Raises (at once or when awaited):
-            ProtocolError: there is no answer; the connection is closed.
-        """
-        ...
-
-    def closed(self) -> None:
-        """The connection is gone: end what was going on. Called once."""
-        ...
-
-
-class _Slot:
-    """The place of one reply that is being waited for."""
-
-    __slots__ = ("reply", "scope")
-
-    def __init__(self, deadline: float) -> None:
-        self.reply: bytes | None = None
-        self.scope = trio.CancelScope(deadline=deadline)
-
-
-class _Connection:
-    """One connection and everything about it."""
-
-    __slots__ = (
-        "closing", "commands", "dialogue", "fd", "half_until", "linger_until",
-        "mask", "out", "sock", "stalled_until", "unserved", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, sock: socket.socket, dialogue: Dialogue[Any]) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.dialogue = dialogue
-        self.commands: Iterator[Any] | None = None  # requests received and not yet begun
-        self.waiting: deque[_Slot] = deque()  # requests begun and not yet answered
-        self.out = bytearray()
-        self.mask = select.EPOLLIN
-        self.unserved = False  # among those with requests left from the last pass
-        self.closing = False  # nothing more is read; closed when everything begun is answered
-        self.half_until = math.inf  # for the rest of a request
-        self.stalled_until = math.inf  # for replies to be read
-        self.linger_until = math.inf  # for the peer to close, too
 
 
 class Engine:
@@ -127,13 +50,11 @@ class Engine:
         self._config = config
         self._journal = journal
         self._converse = converse
-        self._allowed = user_ids(config.allow_users)
         self._epoll = select.epoll()
-        self._connections: dict[int, _Connection] = {}
-        self._unserved: deque[_Connection] = deque()  # with requests left from the last pass
-        self._listening: Listening | None = None
-        self._accepting = False
-        self._quiet_until: dict[str, float] = {}
+        self._log = Occasional("engine", listener=name)
+        self._acceptor = Acceptor(config, self._epoll, self._log)
+        self._connections: dict[int, Connection] = {}
+        self._unserved: deque[Connection] = deque()  # with requests left from the last pass
         self._nursery: trio.Nursery | None = None
         self._empty = trio.Event()
 
@@ -144,10 +65,9 @@ class Engine:
 
     async def run(self, listening: Listening, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Ready when connections are accepted."""
-        self._listening = listening
         try:
             async with trio.open_nursery() as self._nursery:
-                self._accept_again()
+                self._acceptor.start(listening)
                 self._nursery.start_soon(self._watch_times)
                 task_status.started()
                 await self._serve()
@@ -159,8 +79,7 @@ class Engine:
 
     def stop_accepting(self) -> None:
         """Accept nothing more; the listening socket may then be closed."""
-        self._pause_accepting()
-        self._listening = None
+        self._acceptor.stop()
 
     async def drain(self) -> None:
         """Accept nothing more, hang up on idle connections and wait until the busy ones are answered."""
@@ -204,7 +123,7 @@ class Engine:
                 self._take(events, now)
 
     def _take(self, events: list[tuple[int, int]], now: float) -> None:
-        served: list[_Connection] = []
+        served: list[Connection] = []
         accept = False
         for fd, event in events:
             known = self._connections.get(fd)
@@ -222,13 +141,13 @@ class Engine:
         for connection in served:
             if self._is_open(connection):
                 self._settle(connection)
-        if accept and self._accepting:
-            self._accept()
+        if accept and self._acceptor.accepting:
+            self._welcome()
 
-    def _is_open(self, connection: _Connection) -> bool:
+    def _is_open(self, connection: Connection) -> bool:
         return self._connections.get(connection.fd) is connection
 
-    def _receive(self, connection: _Connection, now: float) -> None:
+    def _receive(self, connection: Connection, now: float) -> None:
         try:
             data = connection.sock.recv(READ)
         except (BlockingIOError, InterruptedError):
@@ -245,7 +164,7 @@ class Engine:
             connection.commands = connection.dialogue.requests(data)
             self._serve_commands(connection, now)
 
-    def _serve_commands(self, connection: _Connection, now: float) -> None:
+    def _serve_commands(self, connection: Connection, now: float) -> None:
         """Begin requests until none is left, too many wait for an answer, or it is others' turn."""
         commands = connection.commands
         if commands is None:
@@ -276,14 +195,14 @@ class Engine:
                 else:
                     self._wait_for(connection, reply, now)
         except ProtocolError as error:
-            self._say("protocol error", error=str(error))
+            self._log.warning("protocol error", error=str(error))
             connection.commands, connection.closing = None, True
         except Exception:
             _log.exception("bug", listener=self._name)
             self._drop(connection)
 
-    def _wait_for(self, connection: _Connection, reply: Soon[bytes], now: float) -> None:
-        slot = _Slot(now + self._config.deadline)
+    def _wait_for(self, connection: Connection, reply: Soon[bytes], now: float) -> None:
+        slot = Slot(now + self._config.deadline)
         connection.waiting.append(slot)
         if isinstance(reply, bytes):
             slot.reply = reply
@@ -291,13 +210,13 @@ class Engine:
             assert self._nursery is not None
             self._nursery.start_soon(self._finish, connection, slot, reply)
 
-    async def _finish(self, connection: _Connection, slot: _Slot, reply: Awaitable[bytes]) -> None:
+    async def _finish(self, connection: Connection, slot: Slot, reply: Awaitable[bytes]) -> None:
         """Wait for a reply and put it in its place. Past its deadline the connection is closed: a late answer is never sent."""
         try:
             with slot.scope:
                 slot.reply = await reply
         except ProtocolError as error:
-            self._say("protocol error", error=str(error))
+            self._log.warning("protocol error", error=str(error))
         except Exception:
             _log.exception("bug", listener=self._name)
         if not self._is_open(connection):
@@ -318,14 +237,14 @@ class Engine:
         if self._is_open(connection):
             self._settle(connection)
 
-    def _put(self, connection: _Connection, reply: bytes) -> None:
+    def _put(self, connection: Connection, reply: bytes) -> None:
         connection.out += reply
         if type(reply) is Last:
             connection.commands, connection.closing = None, True
 
     # Sending and closing --------------------------------------------------------------------------------------------------
 
-    def _settle(self, connection: _Connection) -> None:
+    def _settle(self, connection: Connection) -> None:
         """Send what can be sent, and set what the connection waits for next."""
         out = connection.out
         if out:
@@ -350,7 +269,7 @@ class Engine:
             connection.mask = mask
             self._epoll.modify(connection.fd, mask)
 
-    def _hang_up(self, connection: _Connection) -> None:
+    def _hang_up(self, connection: Connection) -> None:
         """Close once the peer has, so that our last reply is not lost: closing with unread input would reset the connection."""
         if connection.linger_until < math.inf:
             return
@@ -368,7 +287,7 @@ class Engine:
         connection.mask = select.EPOLLIN
         self._epoll.modify(connection.fd, select.EPOLLIN)
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: Connection) -> None:
         if self._connections.pop(connection.fd, None) is None:
             return
         with suppress(OSError):
@@ -380,8 +299,24 @@ class Engine:
         connection.dialogue.closed()
         if not self._connections:
             self._empty.set()
-        if not self._accepting and len(self._connections) == self._config.max_connections - 1:
-            self._accept_again()
+        if len(self._connections) == self._config.max_connections - 1:
+            self._acceptor.resume()
+
+    def _welcome(self) -> None:
+        for sock, peer in self._acceptor.accept(len(self._connections)):
+            dialogue = self._converse(Origin(self._name, peer, patience=self._config.deadline))
+            connection = Connection(sock, dialogue)
+            try:
+                self._epoll.register(connection.fd, EPOLLIN)
+            except OSError as error:  # the limit of watched descriptors
+                self._log.warning("can't watch a connection", error=str(error))
+                sock.close()
+                continue
+            self._connections[connection.fd] = connection
+            connection.out += dialogue.greet()
+            if dialogue.half:
+                connection.half_until = trio.current_time() + self._config.request_timeout
+            self._settle(connection)
 
     async def _watch_times(self) -> None:
         while True:
@@ -392,70 +327,5 @@ class Engine:
                     connection.waiting and now > connection.waiting[0].scope.deadline
                 ):
                     self._drop(connection)
-            if not self._accepting:
-                self._accept_again()
-
-    # Accepting ------------------------------------------------------------------------------------------------------------
-
-    def _accept(self) -> None:
-        assert self._listening is not None
-        for _ in range(ACCEPT_AT_ONCE):
-            if len(self._connections) >= self._config.max_connections:
-                self._say("too many connections: waiting for one to close", limit=self._config.max_connections)
-                self._pause_accepting()
-                return
-            try:
-                sock, _ = self._listening.sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._say("can't accept connections for now", error=str(error))
-                if error.errno in FULL:
-                    self._pause_accepting()  # until the next look at the clock
-                return
-            self._welcome(sock)
-
-    def _welcome(self, sock: socket.socket) -> None:
-        try:
-            sock.setblocking(False)
-            credentials = peer_credentials(sock)
-            if credentials is None:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                host, port = sock.getpeername()[:2]
-                peer = f"{host}:{port}"
-            else:
-                pid, uid = credentials
-                peer = f"uid:{uid}/pid:{pid}"
-                if self._allowed and uid not in self._allowed:
-                    self._say("connection refused: not among allow_users", user=user_name(uid), pid=pid)
-                    sock.close()
-                    return
-            self._epoll.register(sock.fileno(), select.EPOLLIN)
-        except (OSError, struct.error):
-            sock.close()
-            return
-        dialogue = self._converse(Origin(self._name, peer, patience=self._config.deadline))
-        connection = _Connection(sock, dialogue)
-        self._connections[connection.fd] = connection
-        connection.out += dialogue.greet()
-        if dialogue.half:
-            connection.half_until = trio.current_time() + self._config.request_timeout
-        self._settle(connection)
-
-    def _accept_again(self) -> None:
-        if self._listening is not None and not self._accepting and len(self._connections) < self._config.max_connections:
-            self._epoll.register(self._listening.sock.fileno(), select.EPOLLIN)
-            self._accepting = True
-
-    def _pause_accepting(self) -> None:
-        if self._accepting and self._listening is not None:
-            with suppress(OSError, ValueError):
-                self._epoll.unregister(self._listening.sock.fileno())
-        self._accepting = False
-
-    def _say(self, event: str, **details: object) -> None:
-        """Log it, but each kind of event at most once a minute."""
-        now = trio.current_time()
-        if now >= self._quiet_until.get(event, 0.0):
-            self._quiet_until[event] = now + QUIET
-            _log.warning(event, listener=self._name, **details)
+            if len(self._connections) < self._config.max_connections:
+                self._acceptor.resume()

@@ -22,6 +22,7 @@ import structlog
 import trio
 from msgspec import Struct
 
+QUIET = 60.0  # seconds between two log lines of a kind that may come often
 RING = 1000  # decisions kept in memory for `extauth audit tail`
 SHOWN = 128  # characters of a foreign value that are shown
 WRITE = 4096  # bytes that a pipe found writable takes without blocking (PIPE_BUF)
@@ -205,3 +206,19 @@ class _ToStructlog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(record.levelno, record.getMessage(), logger=record.name)
+
+
+class Occasional:
+    """A log for what may happen a thousand times a second: each event is told at most once in `QUIET` seconds."""
+
+    def __init__(self, name: str, **context: object) -> None:
+        self._log = structlog.get_logger(name)
+        self._context = context
+        self._quiet_until: dict[str, float] = {}
+
+    def warning(self, event: str, **details: object) -> None:
+        """Log it, unless it was lately."""
+        now = time.monotonic()
+        if now >= self._quiet_until.get(event, 0.0):
+            self._quiet_until[event] = now + QUIET
+            self._log.warning(event, **self._context, **details)

@@ -9,8 +9,9 @@ import structlog
 import trio
 
 from extauth import plugins
-from extauth.authority import Authority, Member, record
+from extauth.authority import Authority, record
 from extauth.backend import Backend, Context
+from extauth.changes import Member
 from extauth.errors import ConfigError
 from extauth.jid import local_part
 from extauth.journal import Journal

@@ -5,7 +5,8 @@ from typing import Literal
 
 import trio
 
-from extauth.authority import Authority, Member
+from extauth.authority import Authority
+from extauth.changes import Member
 from extauth.journal import Journal
 from extauth.metrics import Metrics
 from extauth.model import Answer, CheckPassword, Identity, Origin, Request, Secret

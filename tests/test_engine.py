@@ -17,7 +17,8 @@ import trio
 from structlog.typing import EventDict
 
 from extauth import engine as engines
-from extauth.engine import Engine, Last
+from extauth.dialogue import Last
+from extauth.engine import Engine
 from extauth.errors import ProtocolError
 from extauth.journal import Journal
 from extauth.lines import Lines

@@ -30,21 +30,24 @@ ALLOWED = {
     "store": "model errors",
     "backend": "model soon store threads",
     "sessions": "store tokens passwords model errors soon",
-    "authority": "backend throttle cache journal metrics model errors soon passwords",
+    "changes": "backend model errors soon",
+    "authority": "changes throttle cache journal metrics model errors soon passwords",
     "settings": "model errors jid",
     "plugins": "model errors backend listeners",
     "negotiation": "authority model sasl soon",
-    "service": "authority negotiation backend plugins settings model errors jid passwords sasl journal metrics soon store "
-    "threads throttle sessions",
+    "service": "authority changes negotiation backend plugins settings model errors jid passwords sasl journal metrics soon "
+    "store threads throttle sessions",
     "server": "service sockets",
-    "engine": "errors journal model sockets soon",
+    "dialogue": "soon",
+    "acceptor": "journal sockets",
+    "engine": "acceptor dialogue errors journal model sockets soon",
     "external": "service sockets jid model soon",
     "dovecot": "errors sasl",
     "admin": "service jid model errors soon sessions",
     "daemon": "service server plugins settings sockets store supervisor threads throttle journal metrics errors soon",
     "listeners": "",
-    "listeners.*": "server service engine lines external dovecot negotiation admin sockets sessions sasl tokens jid settings "
-    "journal metrics model errors soon",
+    "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
+    "settings journal metrics model errors soon",
     "extauth_*": "model backend errors jid passwords tokens store sessions soon threads",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it

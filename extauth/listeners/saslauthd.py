@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 
 from extauth import jid
-from extauth.engine import Engine, Last
+from extauth.dialogue import Last
+from extauth.engine import Engine
 from extauth.errors import ProtocolError
 from extauth.model import Accept, CheckPassword, Identity, Origin, Reason, Secret, Unavailable, Verdict
 from extauth.server import Server

@@ -1,0 +1,104 @@
+"""Changes of accounts: each is made by the one backend whose it is, and by none if that can't be told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from extauth.backend import Backend
+from extauth.errors import BackendDown
+from extauth.model import (
+    Accept,
+    Answer,
+    CreateUser,
+    Identity,
+    Listing,
+    ListUsers,
+    Reason,
+    Reject,
+    Request,
+    Unavailable,
+    UserExists,
+    Verdict,
+)
+from extauth.soon import settle
+
+NO_USER = Reject(Reason.NO_USER)
+
+Note = Callable[[str, str], None]
+"""Takes a backend's name and what it said, for the audit line."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A backend as a member of a chain: under which name, and whether its refusal lets the next one speak."""
+
+    name: str
+    backend: Backend
+    on_reject: Literal["stop", "next"] = "stop"
+
+
+def is_about(found: Identity, asked: Identity) -> bool:
+    """Tell whether a backend's answer is about the user asked for, or where a credential names the user, of the domain."""
+    if not asked.user:
+        return found.user != "" and found.domain == asked.domain
+    return found is asked or found == asked
+
+
+class _Asker:
+    """Asks backends and remembers which was the last."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    async def __call__(self, member: Member, request: Request) -> Answer | None:
+        self.name = member.name
+        return await settle(member.backend.answer(request))
+
+
+async def change(members: Sequence[Member], request: Request, note: Note) -> Verdict:
+    """Make a change, or list the accounts. An outage of any backend that has to be asked ends it."""
+    ask = _Asker()
+    try:
+        if isinstance(request, ListUsers):
+            return await _list(members, request, note, ask)
+        return await _change(members, request, note, ask)
+    except BackendDown as down:
+        # Who knows the name can't be told: a change could go to the wrong place.
+        note(ask.name, "down")
+        return Unavailable(Reason.BACKEND_DOWN, f"{ask.name}: {down}")
+
+
+async def _change(members: Sequence[Member], request: Request, note: Note, ask: _Asker) -> Verdict:
+    owner: Member | None = None
+    for member in members:
+        if UserExists in member.backend.handles:
+            known = await ask(member, UserExists(request.identity, request.origin))
+            if isinstance(known, Accept) and is_about(known.identity, request.identity):
+                owner = member
+                break
+            note(member.name, "unknown")
+    if isinstance(request, CreateUser):
+        if owner is not None:
+            note(owner.name, "exists")
+            return Reject(Reason.USER_EXISTS)
+        owner = next((member for member in members if CreateUser in member.backend.handles), None)
+    elif owner is None:
+        return NO_USER
+    if owner is None or type(request) not in owner.backend.handles:
+        return Reject(Reason.NOT_SUPPORTED)
+    answer = await ask(owner, request)
+    note(owner.name, answer.reason if isinstance(answer, Reject) else "done" if answer else "unknown")
+    return answer or NO_USER
+
+
+async def _list(members: Sequence[Member], request: ListUsers, note: Note, ask: _Asker) -> Verdict:
+    found: dict[Identity, Accept] = {}
+    for member in members:
+        if ListUsers in member.backend.handles:
+            answer = await ask(member, request)
+            if isinstance(answer, Listing):
+                note(member.name, "listing")
+                for account in answer.accounts:
+                    found.setdefault(account.identity, account)
+    in_order = sorted(found.values(), key=lambda account: account.identity.user)
+    return Listing(tuple(in_order[: request.limit]))
