@@ -39,10 +39,11 @@ async def open_service(settings: DaemonSettings, journal: Journal) -> AsyncGener
     Raises:
         ConfigError: the state store can't be used.
     """
-    threads = Threads("password", settings.hash_threads or os.cpu_count() or 1, settings.hash_patience)
-    async with open_store(settings.state) as store:
-        decoy_key = await _shared_secret(store, "decoy")
-        yield Service(Surroundings(store, journal, Metrics(), Unlimited(), threads, time.time, decoy_key))
+    size = settings.hash_threads or os.cpu_count() or 1
+    with Threads("password", size, settings.hash_patience) as threads:
+        async with open_store(settings.state) as store:
+            decoy_key = await _shared_secret(store, "decoy")
+            yield Service(Surroundings(store, journal, Metrics(), Unlimited(), threads, time.time, decoy_key))
 
 
 @asynccontextmanager

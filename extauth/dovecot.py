@@ -29,9 +29,20 @@ def failure_line(number: int, failure: Failure) -> bytes:
     return f"FAIL\t{number}\t{words}\n".encode()
 
 
+def binary(parameters: dict[str, str], prefix: str) -> dict[str, bytes]:
+    """Return the parameters whose name begins with `prefix`, by the rest of it, decoded from base64.
+
+    Raises:
+        ValueError: one is no base64.
+    """
+    found = [name for name in parameters if name.startswith(prefix)]
+    return {name.removeprefix(prefix): base64.b64decode(parameters[name], validate=True) for name in found}
+
+
 def names(parameters: dict[str, str], key: str) -> tuple[str, ...]:
     """Return a parameter's value as a list: names separated by commas."""
-    return tuple(filter(None, parameters.get(key, "").split(",")))
+    value = parameters.get(key)
+    return tuple(filter(None, value.split(","))) if value else ()
 
 
 def parse_id(field: bytes) -> int:

@@ -7,13 +7,14 @@ import structlog
 from msgspec.structs import replace
 
 from extauth.authority import decides
-from extauth.model import Identity, Origin, Reason, Reject, Request, Verdict
+from extauth.model import VERDICTS, Identity, Origin, Reason, Reject, Request, Verdict
 from extauth.sasl.exchange import Challenge, Condition, Exchange, Failure, Step, Stream, Success
 from extauth.soon import Soon
 
 _log = structlog.get_logger("sasl")
 
 Turn: TypeAlias = Challenge | Success | Failure
+TURNS = (Challenge, Success, Failure)
 
 
 class Negotiation:
@@ -54,16 +55,16 @@ class Negotiation:
         self._exchange.abort()
 
     def _go_on(self, step: Step) -> Soon[Turn]:
-        while not isinstance(step, Challenge | Success | Failure):
+        while not isinstance(step, TURNS):
             verdict = self._ask(step)
-            if isinstance(verdict, Awaitable):
+            if not isinstance(verdict, VERDICTS):
                 return self._go_on_later(step, verdict)
             step = self._resume(step, verdict)
         return self._failed(step) if isinstance(step, Failure) else step
 
     async def _go_on_later(self, request: Request, verdict: Awaitable[Verdict]) -> Turn:
         turn = self._go_on(self._resume(request, await verdict))
-        return await turn if isinstance(turn, Awaitable) else turn
+        return turn if isinstance(turn, TURNS) else await turn
 
     def _resume(self, request: Request, verdict: Verdict) -> Step:
         self._recorded = decides(request, verdict)

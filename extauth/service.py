@@ -51,6 +51,7 @@ class Sasl(NamedTuple):
 
     holders: list[Holder]
     repertoire: Repertoire
+    names: frozenset[str]
     options: Options
 
 
@@ -140,7 +141,7 @@ class Service:
         generation = self._generation
         sasl = generation.sasl.get(stream.domain)
         options = sasl.options if sasl else Options(decoy_key=b"")
-        offered = sasl.repertoire.names if sasl else ()
+        offered = sasl.names if sasl else frozenset[str]()
         exchange = Exchange(mechanism, stream, options, generation.mechanisms, offered)
         return Negotiation(exchange, stream, self.ask, self.refuse, known_domain=sasl is not None)
 
@@ -213,7 +214,8 @@ class Service:
         for domain, rules in settings.domains.items():
             found = _holders(rules, backends)
             options = self._options(settings, domain, rules)
-            sasl[domain] = Sasl(found, repertoire(found, mechanisms, rules.mechanisms), options)
+            offered = repertoire(found, mechanisms, rules.mechanisms)
+            sasl[domain] = Sasl(found, offered, offered.names, options)
         return Generation(settings, authorities, sasl, mechanisms)
 
     def _options(self, settings: Settings, domain: str, rules: Domain) -> Options:

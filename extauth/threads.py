@@ -1,8 +1,15 @@
-"""A bounded crew of threads for work that holds the processor: key derivation, and libraries that block."""
+"""A bounded crew of threads for work that holds the processor: key derivation, and libraries that block.
 
+Not `trio.to_thread`: its way there and back costs as much as a fifth of a key derivation.
+"""
+
+import queue
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, Generic, Self, TypeVar
 
+import outcome
 import trio
 
 from extauth.errors import BackendDown
@@ -10,16 +17,58 @@ from extauth.errors import BackendDown
 T = TypeVar("T")
 
 
+class _Job(Generic[T]):
+    """One call on its way to a thread and back. Whoever calls `claim` first has it: the thread, or the caller who gives up."""
+
+    __slots__ = ("_call", "_claim", "_task", "_token")
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._claim = threading.Lock()
+        self._task = trio.lowlevel.current_task()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def claim(self) -> bool:
+        """Take the job; False if it is taken."""
+        return self._claim.acquire(blocking=False)
+
+    async def result(self) -> T:
+        """Wait for what the call returns. Once it runs it can't be stopped: only before that this can be cancelled."""
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            return trio.lowlevel.Abort.SUCCEEDED if self.claim() else trio.lowlevel.Abort.FAILED
+
+        result: T = await trio.lowlevel.wait_task_rescheduled(give_up)
+        return result
+
+    def run(self) -> None:
+        """Make the call, in a thread, and wake the caller."""
+        result = outcome.capture(self._call)
+        with suppress(trio.RunFinishedError):  # nobody is left to hear it
+            self._token.run_sync_soon(trio.lowlevel.reschedule, self._task, result)
+
+
 class Threads:
     """At most `size` calls run at once; a call that can't begin within `patience` seconds is refused as an outage.
 
     The queue has its own deadline so that a hundred slow hashes delay no other kind of login and never add up to late answers.
+    A context manager: at its end the threads end, each after the call it is at.
     """
 
     def __init__(self, name: str, size: int, patience: float) -> None:
         self._name = name
-        self._limiter = trio.CapacityLimiter(size)
+        self._size = size
         self._patience = patience
+        self._queue: queue.SimpleQueue[tuple[_Job[Any], bool] | None] = queue.SimpleQueue()
+        self._started = 0
+        self._calls = 0  # made and not yet answered
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for _ in range(self._started):
+            self._queue.put(None)
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run `call` in a thread and return what it returns.
@@ -27,7 +76,23 @@ class Threads:
         Raises:
             BackendDown: no thread came free in time.
         """
-        with trio.move_on_after(self._patience):
-            # Once it runs it can't be stopped, and trio then waits for it: only the wait for a thread is limited here.
-            return await trio.to_thread.run_sync(call, limiter=self._limiter)
-        raise BackendDown(f"all {self._name} threads are busy")
+        if self._started < self._size:
+            self._started += 1
+            threading.Thread(target=self._work, name=f"extauth-{self._name}", daemon=True).start()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        job = _Job(call)
+        begun = self._calls < self._size and job.claim()  # a thread is free
+        self._calls += 1
+        self._queue.put((job, begun))
+        try:
+            with trio.move_on_after(self._patience):
+                return await job.result()
+            raise BackendDown(f"all {self._name} threads are busy")
+        finally:
+            self._calls -= 1
+
+    def _work(self) -> None:
+        while (work := self._queue.get()) is not None:
+            job, begun = work
+            if begun or job.claim():
+                job.run()

@@ -32,6 +32,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
 
 
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """Put back the process's umask, which `extauth serve` sets: other servers' files would be closed to them."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def tmp() -> Iterator[Path]:
     """Give an empty folder with a path short enough for Unix sockets."""

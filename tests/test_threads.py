@@ -114,3 +114,30 @@ async def test_a_thread_serves_again_after_a_refusal(work: Work) -> None:
             await threads.run(work)
         work.done.set()
     assert await threads.run(work) == "done"
+
+
+async def test_the_threads_end_with_the_crew() -> None:
+    before = set(threading.enumerate())
+    with Threads("test", 2, 10) as threads:
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(threads.run, lambda: None)
+        ours = set(threading.enumerate()) - before
+        assert len(ours) == 2
+    for thread in ours:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+async def test_who_gives_up_before_the_call_has_begun_leaves_at_once_and_the_call_is_never_made(work: Work) -> None:
+    threads = Threads("test", 1, 10)
+    called: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(threads.run, work)
+        await until_running(work, 1)
+        with trio.move_on_after(0) as scope:
+            await threads.run(lambda: called.append(1))
+        assert scope.cancelled_caught
+        work.done.set()
+    await threads.run(lambda: None)
+    assert called == []

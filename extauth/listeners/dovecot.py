@@ -22,12 +22,12 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from extauth import jid
-from extauth.dovecot import decode, encode, escape, failure_line, names, parse_id, unescape
+from extauth.dovecot import binary, decode, encode, escape, failure_line, names, parse_id, unescape
 from extauth.engine import Engine
 from extauth.errors import ProtocolError
 from extauth.lines import Lines
 from extauth.model import Identity, Origin, Reason
-from extauth.negotiation import Negotiation, Turn
+from extauth.negotiation import TURNS, Negotiation, Turn
 from extauth.sasl.exchange import Challenge, Failure, Stream
 from extauth.server import Server
 from extauth.service import Service
@@ -190,9 +190,9 @@ class Conversation:
 
     def _turn(self, number: int, entry: _Open, turn: Soon[Turn]) -> Soon[bytes]:
         """Return the line that tells how an exchange goes on."""
-        if isinstance(turn, Awaitable):
-            return self._turn_later(number, entry, turn)
-        return self._line(number, entry, turn)
+        if isinstance(turn, TURNS):
+            return self._line(number, entry, turn)
+        return self._turn_later(number, entry, turn)
 
     async def _turn_later(self, number: int, entry: _Open, turn: Awaitable[Turn]) -> bytes:
         settled = await turn
@@ -281,17 +281,12 @@ class Conversation:
             secure,
             patience=self._origin.patience,
         )
-        bindings = {
-            name.removeprefix("cb-"): base64.b64decode(value, validate=True)
-            for name, value in parameters.items()
-            if name.startswith("cb-")
-        }
         certificate = base64.b64decode(parameters["cert"], validate=True) if parameters.get("cert") else None
         return Stream(
             domain=domain,
             origin=origin,
             secure=secure,
-            bindings=bindings,
+            bindings=binary(parameters, "cb-"),
             certificate=certificate,
             certificate_user=parameters.get("cert_username") if "valid-client-cert" in parameters else None,
             advertised=names(parameters, "offered"),
