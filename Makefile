@@ -22,7 +22,7 @@ test: prepare-test
 	$(BIN)/pytest -m "not proof" $(COVERAGE) $(ARGS)
 
 proof: prepare-test
-	$(BIN)/pytest -m proof $(ARGS)
+	$(BIN)/pytest -m proof -o faulthandler_timeout=0 $(ARGS)
 
 check: prepare-test
 	$(BIN)/ruff check

@@ -89,6 +89,14 @@ class Reason(StrEnum):
     PASSWORD_TOO_SHORT = "password-too-short"  # noqa: S105
     PASSWORD_TOO_LONG = "password-too-long"  # noqa: S105
     PASSWORD_COMMON = "password-common"  # noqa: S105
+    PASSWORD_REFUSED = "password-refused"  # noqa: S105
+    CREDENTIALS_EXPIRED = "credentials-expired"
+    MUST_CHANGE_PASSWORD = "must-change-password"  # noqa: S105
+    ACCOUNT_LOCKED = "account-locked"
+    ACCOUNT_EXPIRED = "account-expired"
+    LOGON_RESTRICTED = "logon-restricted"
+    NOT_IN_GROUP = "not-in-group"
+    AMBIGUOUS = "ambiguous-name"
     BACKEND_DOWN = "backend-down"
     BACKEND_TIMEOUT = "backend-timeout"
     BUG = "internal-error"

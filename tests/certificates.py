@@ -30,6 +30,14 @@ class Certificates:
     server_key: Path
     _authority: "_Issuer"
 
+    def impostor(self, name: str, hosts: Sequence[str], *, expired: bool = False) -> Path:
+        """Issue a server certificate for other hosts, or one whose time is over; return the file of certificate and key."""
+        path = self.folder / f"{name}.pem"
+        names = [x509.DNSName(host) for host in hosts]
+        certificate, key = self._authority.issue(hosts[0], names, age=30 if expired else 1)
+        path.write_bytes(certificate + key)
+        return path
+
     def client(self, *jids: str) -> Path:
         """Issue a client certificate with these JIDs as xmppAddr; return the file of certificate and key."""
         names = [x509.OtherName(_XMPP_ADDR, _utf8_string(jid)) for jid in jids]
@@ -44,9 +52,9 @@ class _Issuer:
     name: x509.Name
     key: ec.EllipticCurvePrivateKey
 
-    def issue(self, name: str, alternatives: Sequence[x509.GeneralName]) -> tuple[bytes, bytes]:
+    def issue(self, name: str, alternatives: Sequence[x509.GeneralName], age: int = 1) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(name), self.name, key.public_key()).add_extension(
+        builder = _builder(_name(name), self.name, key.public_key(), age).add_extension(
             x509.SubjectAlternativeName(alternatives), critical=False
         )
         return _pem(builder.sign(self.key, hashes.SHA256())), _key_pem(key)
@@ -70,16 +78,17 @@ def make_certificates(folder: Path, hosts: Sequence[str]) -> Certificates:
     return Certificates(folder, ca, server, server_certificate, server_key_file, issuer)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, age: int = 1) -> x509.CertificateBuilder:
+    """Begin a certificate that became valid `age` days ago, for eight days."""
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=age)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=7))
+        .not_valid_before(start)
+        .not_valid_after(start + dt.timedelta(days=8))
     )
 
 

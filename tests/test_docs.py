@@ -34,9 +34,9 @@ def test_every_reason_has_its_section() -> None:
 
 
 def test_every_key_is_in_the_configuration_page() -> None:
-    page = (ROOT / "docs/configuration.md").read_text() + (ROOT / "docs/local.md").read_text()
+    page = "".join((ROOT / f"docs/{name}.md").read_text() for name in ("configuration", "local", "ldap"))
     documented = set(re.findall(r"`(\w+)`", page))
-    configs = [Daemon, Domain, plugins.backend("local").Config]
+    configs = [Daemon, Domain, plugins.backend("local").Config, plugins.backend("ldap").Config]
     configs += [plugins.listener(protocol).Config for protocol in ("ejabberd", "prosody", "dovecot", "saslauthd", "admin")]
     keys = {field.name for config in configs for field in dataclasses.fields(config)}
     assert keys <= documented

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from extauth.errors import ConfigError
 from extauth.model import Accept, CheckPassword, CheckToken, Identity, Listing, Reason, Reject, Secret, Unavailable, UserExists
 from extauth.sasl import registry
-from extauth.sasl.exchange import MAX_MESSAGE, Challenge, Exchange, Failure, Step, Success
-from extauth.sasl.mechanism import Mechanism, Session, Talk, ask, challenge
+from extauth.sasl.exchange import MAX_MESSAGE, Challenge, Condition, Exchange, Failure, Step, Success
+from extauth.sasl.mechanism import Mechanism, Session, Talk, ask, challenge, outcome
 from tests.mechanisms import x_three_rounds
 from tests.sasl import DOMAIN, MECHANISMS, OPTIONS, STREAM, Client, People, is_malformed, is_refused
 
@@ -54,7 +54,7 @@ def test_an_outage_is_no_refusal() -> None:
         (Reason.MALFORMED, "malformed-request"),
     ],
 )
-def test_a_refusal_has_the_condition_of_its_reason(reason: Reason, condition: str) -> None:
+def test_a_refusal_has_the_condition_of_its_reason(reason: Reason, condition: Condition) -> None:
     exchange = Exchange("PLAIN", STREAM, OPTIONS, MECHANISMS)
     exchange.begin(PLAIN)
     assert is_refused(exchange.resume(Reject(reason)), condition, reason)
@@ -306,3 +306,19 @@ def test_the_documented_mechanism_is_the_tested_one() -> None:
     here = Path(__file__).parent
     code = (here / "mechanisms/x_my_mechanism.py").read_text().partition('"""\n\n')[2]
     assert code.strip() in (here.parent / "docs/mechanisms.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("reason", "condition"),
+    [
+        (Reason.DISABLED, "account-disabled"),
+        (Reason.CREDENTIALS_EXPIRED, "credentials-expired"),
+        (Reason.MUST_CHANGE_PASSWORD, "credentials-expired"),
+        (Reason.MALFORMED, "malformed-request"),
+        (Reason.BAD_PASSWORD, "not-authorized"),
+        (Reason.NO_USER, "not-authorized"),
+        (Reason.ACCOUNT_LOCKED, "not-authorized"),
+    ],
+)
+def test_a_refusal_has_the_condition_that_tells_a_client_no_more_than_it_may_know(reason: Reason, condition: Condition) -> None:
+    assert outcome(Reject(reason)) == Failure(condition, reason)

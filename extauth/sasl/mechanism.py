@@ -49,6 +49,8 @@ NO_BINDINGS: Mapping[str, bytes] = MappingProxyType({})
 
 _CONDITIONS: Mapping[Reason, Condition] = {
     Reason.DISABLED: "account-disabled",
+    Reason.CREDENTIALS_EXPIRED: "credentials-expired",
+    Reason.MUST_CHANGE_PASSWORD: "credentials-expired",
     Reason.MALFORMED: "malformed-request",
 }
 

@@ -1,0 +1,45 @@
+"""Backend `ldap`: OpenLDAP, 389 Directory Server, Active Directory and others that speak LDAP (RFC 4511)."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from extauth.backend import Backend, Context
+from extauth.threads import Threads
+from extauth_ldap.config import Config, account, addresses
+from extauth_ldap.directory import DirectBackend, Membership, Search, SearchBackend
+from extauth_ldap.groups import Groups, normal
+from extauth_ldap.servers import Server, Servers
+from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
+
+__all__ = ["Config", "open"]
+
+
+@asynccontextmanager
+async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
+    """Prepare the servers; none is connected to before it is needed."""
+    searcher = account(config, context.name)
+    servers = Servers([Server(address, searcher) for address in addresses(config, context.name)], config.server_timeout)
+    try:
+        with Threads("LDAP", config.threads, config.queue_patience) as threads:
+            if config.bind_dn_template is not None:
+                yield DirectBackend(servers, threads, config.timeout, bind_name_template(config.bind_dn_template))
+            else:
+                search = Search(Template(config.base, dn_value), Template(config.filter, filter_value), config.name_attribute)
+                yield SearchBackend(
+                    servers,
+                    threads,
+                    config.timeout,
+                    search,
+                    _membership(config, servers),
+                    active_directory=config.active_directory,
+                )
+    finally:
+        servers.close()
+
+
+def _membership(config: Config, servers: Servers) -> Membership | None:
+    if config.required_group is None and not config.roles:
+        return None
+    groups = Groups(servers, config.groups_by, config.group_base, config.member_attribute, nested=config.nested)
+    roles = {normal(group): role for role, _, group in (role.partition(":") for role in config.roles)}
+    return Membership(groups, normal(config.required_group) if config.required_group else None, roles)

@@ -1,0 +1,160 @@
+"""The keys of the configuration, and what is made of them: addresses, TLS, the searching account."""
+
+import ssl
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from extauth.errors import ConfigError
+from extauth.model import Secret
+from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
+from extauth_ldap.wire import Address
+
+PORTS = {"ldap": 389, "ldaps": 636}
+
+
+@dataclass(frozen=True)
+class Config:
+    """[backend.NAME] of `type = "ldap"`."""
+
+    servers: tuple[str, ...]  # ldaps:// or ldap:// URLs in order of preference
+    start_tls: bool = False  # encrypt ldap:// by StartTLS
+    allow_plaintext: bool = False  # let passwords go unencrypted over ldap://
+    ca_file: str | None = None  # whose certificates are trusted, instead of the system's
+    client_certificate: str | None = None  # PEM files to show to the servers
+    client_key: str | None = None
+    bind_dn: str | None = None  # the account that searches and sets passwords; none: anonymous
+    bind_password_file: str | None = None
+    base: str = ""  # below which users are searched; {domain} has a place in it
+    filter: str = "(uid={user})"
+    name_attribute: str = "uid"  # must equal the user's name, or user@domain
+    bind_dn_template: str | None = None  # bind directly, without a search
+    active_directory: bool = False  # set passwords by unicodePwd
+    required_group: str | None = None  # DN
+    roles: tuple[str, ...] = ()  # "role:DN of a group"
+    groups_by: Literal["memberOf", "search"] = "memberOf"
+    group_base: str = ""
+    member_attribute: str = "member"
+    nested: bool = False  # whether members of a group's member groups are its members
+    threads: int = 16  # requests at a time
+    queue_patience: float = 1.0  # seconds that a request may wait for one of them
+    timeout: float = 4.0  # seconds that a request may take
+    server_timeout: float = 1.5  # seconds of them that one server may take
+
+    def __post_init__(self) -> None:
+        problems = [*self._server_problems(), *self._template_problems(), *self._group_problems()]
+        if (self.bind_dn is None) != (self.bind_password_file is None):
+            problems.append("bind_dn, bind_password_file: give both or none")
+        if self.client_key is not None and self.client_certificate is None:
+            problems.append("client_key: needs client_certificate")
+        if self.threads < 1:
+            problems.append("threads: must be at least 1")
+        if min(self.queue_patience, self.timeout, self.server_timeout) <= 0:
+            problems.append("queue_patience, timeout, server_timeout: must be more than 0")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _server_problems(self) -> list[str]:
+        problems = [] if self.servers else ["servers: name at least one"]
+        for url in self.servers:
+            try:
+                scheme = _split(url)[0]
+            except ValueError as error:
+                problems.append(f"servers: {url}: {error}")
+                continue
+            if scheme == "ldap" and not self.start_tls and not self.allow_plaintext:
+                problems.append(f"servers: {url}: needs start_tls = true, or allow_plaintext = true if passwords may be read")
+        return problems
+
+    def _template_problems(self) -> list[str]:
+        problems = _problems("base", lambda: Template(self.base, dn_value))
+        problems += _problems("filter", lambda: Template(self.filter, filter_value))
+        if self.bind_dn_template is not None:
+            template = self.bind_dn_template
+            problems += _problems("bind_dn_template", lambda: bind_name_template(template))
+            if "{user}" not in template:
+                problems.append("bind_dn_template: must hold {user}")
+            if self.bind_dn or self.base:
+                problems.append("bind_dn_template: binds without a search; leave out base and bind_dn")
+        else:
+            if not self.base:
+                problems.append("base: missing, unless bind_dn_template is given")
+            if "{user}" not in self.filter:
+                problems.append("filter: must hold {user}")
+        return problems
+
+    def _group_problems(self) -> list[str]:
+        problems = [f"roles: {role!r}: must be role:DN" for role in self.roles if not all(role.partition(":"))]
+        if (self.required_group or self.roles) and self.bind_dn_template is not None:
+            problems.append("required_group, roles: need a search, so no bind_dn_template")
+        if self.groups_by == "search" and not self.group_base:
+            problems.append('group_base: missing, groups_by = "search" needs it')
+        return problems
+
+
+def addresses(config: Config, name: str) -> list[Address]:
+    """Return where the servers are.
+
+    Raises:
+        ConfigError: a file of certificates or keys can't be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.client_certificate is not None:
+            context.load_cert_chain(config.client_certificate, config.client_key, _no_passphrase)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise ConfigError([f"backend.{name}: ca_file, client_certificate, client_key: {error}"]) from error
+    found: list[Address] = []
+    for url in config.servers:
+        scheme, host, port = _split(url)
+        encrypted = scheme == "ldaps" or config.start_tls
+        found.append(Address(url, host, port, context if encrypted else None, scheme == "ldap" and config.start_tls))
+    return found
+
+
+def account(config: Config, name: str) -> tuple[str, Secret] | None:
+    """Return the account that searches, None for anonymous.
+
+    Raises:
+        ConfigError: the file of its password can't be read, is empty, or can be read by everybody.
+    """
+    if config.bind_dn is None or config.bind_password_file is None:
+        return None
+    place = f"backend.{name}.bind_password_file: {config.bind_password_file}"
+    path = Path(config.bind_password_file)
+    try:
+        with path.open(encoding="utf-8") as file:
+            everybody = path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP)
+            password = file.read().removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{place}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}"]) from None
+    if everybody:
+        raise ConfigError([f"{place}: others can read it or the group can write it; chmod 640"])
+    if not password:
+        raise ConfigError([f"{place}: is empty"])
+    return config.bind_dn, Secret(password)
+
+
+def _split(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of an LDAP URL that names a server and nothing else."""
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS or not parts.hostname or parts.username is not None:
+        raise ValueError("must be ldaps://HOST, ldap://HOST, or with :PORT")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must end after host and port")
+    return parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme]
+
+
+def _problems(key: str, make: Callable[[], Template]) -> list[str]:
+    try:
+        make()
+    except ValueError as error:
+        return [f"{key}: {error}"]
+    return []
+
+
+def _no_passphrase() -> str:
+    raise ValueError("a key with a passphrase can't be used")
