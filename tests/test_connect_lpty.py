@@ -61,12 +61,17 @@ class Lpty:
         return self.ask(f"query auth:alice:xmpp.test:{password}")
 
     def settle(self) -> None:
-        """Ask with a wrong password until that is refused by the daemon: the first query may be lost."""
+        """Ask with a wrong password until that is refused by the daemon: the first queries may be lost.
+
+        The connector is sure to be in step again only after a pause of half a second (docs/connector.md).
+        """
         give_up = time.monotonic() + 20
+        pause = 0.1
         while (verdict := self.login("wrong")) != "refused":
             assert verdict == "error"
             assert time.monotonic() < give_up
-            self.tell("pause 0.1")
+            self.tell(f"pause {pause}")
+            pause = 0.7
 
 
 @contextlib.contextmanager
