@@ -1,6 +1,7 @@
 """extauth for tests: served within the test's own trio loop, or as a process of its own, and its command line."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from extauth.journal import Decision
 from extauth.service import Service
 from extauth.settings import Settings
 from extauth.sockets import listen
-from tests.servers.process import Server
+from tests.servers.process import Server, listens
 
 ROOT = Path(__file__).parent.parent
 EXTAUTH = str(Path(sys.executable).with_name("extauth"))
@@ -132,8 +133,9 @@ class Daemon(Server):
         self.config.write_text(text)
 
     def ready(self) -> bool:
-        """Tell whether all of its unix sockets are there."""
-        return all(is_up(path) for path in self._paths())
+        """Tell whether all of its sockets are there."""
+        ports = re.findall(r'^address = "tcp:127\.0\.0\.1:(\d+)"', self.config.read_text(), re.MULTILINE)
+        return all(is_up(path) for path in self._paths()) and all(listens(int(port)) for port in ports)
 
     def _paths(self) -> list[Path]:
         lines = self.config.read_text().splitlines()
