@@ -33,13 +33,22 @@ def test_every_reason_has_its_section() -> None:
     assert sections == [reason.value for reason in Reason]
 
 
+def documented(*pages: Path) -> set[str]:
+    """Return the words that pages set as code."""
+    return {word for page in pages for word in re.findall(r"`(\w+)`", page.read_text())}
+
+
 def test_every_key_is_in_the_configuration_page() -> None:
-    page = "".join((ROOT / f"docs/{name}.md").read_text() for name in ("configuration", "local", "ldap"))
-    documented = set(re.findall(r"`(\w+)`", page))
-    configs = [Daemon, Domain, plugins.backend("local").Config, plugins.backend("ldap").Config]
+    configs = [Daemon, Domain]
     configs += [plugins.listener(protocol).Config for protocol in ("ejabberd", "prosody", "dovecot", "saslauthd", "admin")]
     keys = {field.name for config in configs for field in dataclasses.fields(config)}
-    assert keys <= documented
+    assert keys <= documented(ROOT / "docs/configuration.md")
+
+
+@pytest.mark.parametrize("kind", [path.name.removeprefix("extauth_") for path in sorted((ROOT / "backends").glob("extauth_*"))])
+def test_every_backends_keys_are_on_its_page(kind: str) -> None:
+    pages = [page for page in (ROOT / "docs").glob("*.md") if f'type = "{kind}"' in page.read_text()]
+    assert {field.name for field in dataclasses.fields(plugins.backend(kind).Config)} <= documented(*pages)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
