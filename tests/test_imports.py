@@ -29,7 +29,8 @@ ALLOWED = {
     "sockets": "errors jid",
     "store": "model errors",
     "backend": "model soon store threads",
-    "sessions": "store tokens passwords model errors soon",
+    "keyring": "store threads passwords model soon",
+    "sessions": "keyring store tokens passwords model errors soon",
     "changes": "backend model errors soon",
     "authority": "changes throttle cache journal metrics model errors soon passwords",
     "settings": "model errors jid",
@@ -48,7 +49,7 @@ ALLOWED = {
     "listeners": "",
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "settings journal metrics model errors soon",
-    "extauth_*": "model backend errors jid passwords tokens store sessions soon threads",
+    "extauth_*": "model backend errors jid passwords tokens store keyring sessions soon threads",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

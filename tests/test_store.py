@@ -20,7 +20,7 @@ from extauth.store import Statement, Store, open_store, sqlite
 from extauth.store.schema import VERSION
 from extauth.store.sqlite import BATCH, SqliteStore
 
-ADD = "INSERT INTO account (domain, name, disabled, iterations, stamp, created, changed) VALUES ('d', $1, 0, 1, '', 0, 0)"
+ADD = "INSERT INTO account (domain, name, disabled, stamp, created, changed) VALUES ('d', $1, 0, '', 0, 0)"
 COUNT = "SELECT count(*) FROM account"
 NAMES = "SELECT name FROM account ORDER BY name"
 BROKEN: Statement = ("INSERT INTO nowhere VALUES ($1)", (1,))
@@ -225,7 +225,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_lock_held_too_long_is_an_outage_that_ends_with_it(store: SqliteStore, path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        other.execute("INSERT INTO account VALUES ('d', 'theirs', 0, 1, '', 0, 0)")
+        other.execute("INSERT INTO account VALUES ('d', 'theirs', 0, '', 0, 0)")
         with pytest.raises(BackendDown, match="database is locked"):
             await store.write(add("ours"))
         assert store.read(NAMES) == []

@@ -1,14 +1,13 @@
 """What the `local` backend answers."""
 
-import secrets
 import time
 from collections.abc import Callable
 
 from extauth.backend import Context
+from extauth.keyring import Keyring, Ring
 from extauth.model import (
     Accept,
     Answer,
-    Candidate,
     CheckCertificate,
     CheckPassword,
     CreateUser,
@@ -31,42 +30,27 @@ from extauth.model import (
 from extauth.passwords import scram
 from extauth.passwords.prepare import for_checking
 from extauth.passwords.rules import Rules
-from extauth.soon import Soon, then
-from extauth.store import Row, Statement
+from extauth.soon import Soon, settle, then
+from extauth.store import Row
 
 Reply = Soon[Answer | None]
 
 CHECKED = scram.Hash.SHA_256  # of the four, the one a plain password is checked with: the fastest that is sound
-PASSWORD = "password"  # noqa: S105 - the name of the credential that the user's own password is
 
-_EXISTS = "SELECT name FROM account WHERE domain = $1 AND name = $2"
-_DESCRIBE = "SELECT name, disabled, iterations, created, changed FROM account WHERE domain = $1 AND name = $2"
-_LIST = (
-    "SELECT name, disabled, iterations, created, changed FROM account WHERE domain = $1 AND name > $2 ORDER BY name LIMIT $3"
+_STATE = "SELECT disabled FROM account WHERE domain = $1 AND name = $2"
+_ACCOUNT = (
+    "a.name, a.disabled, u.iterations, a.created, a.changed FROM account a "
+    "LEFT JOIN scram_user u ON u.domain = a.domain AND u.name = a.name"
 )
-_KEYS = (
-    "SELECT a.disabled, a.iterations, s.salt, k.credential, k.stored_key, k.server_key FROM account a "
-    "LEFT JOIN scram_salt s ON s.domain = a.domain AND s.name = a.name AND s.hash = $3 "
-    "LEFT JOIN scram_key k ON k.domain = a.domain AND k.name = a.name AND k.hash = $3 "
-    "WHERE a.domain = $1 AND a.name = $2"
-)
+_DESCRIBE = f"SELECT {_ACCOUNT} WHERE a.domain = $1 AND a.name = $2"
+_LIST = f"SELECT {_ACCOUNT} WHERE a.domain = $1 AND a.name > $2 ORDER BY a.name LIMIT $3"
 _CREATE = (
-    "INSERT INTO account (domain, name, disabled, iterations, stamp, created, changed) "
-    "VALUES ($1, $2, 0, $3, $4, $5, $5) ON CONFLICT DO NOTHING RETURNING name"
+    "INSERT INTO account (domain, name, disabled, stamp, created, changed) "
+    "VALUES ($1, $2, 0, $3, $4, $4) ON CONFLICT DO NOTHING RETURNING name"
 )
-_CHANGE = "UPDATE account SET iterations = $3, stamp = $4, changed = $5 WHERE domain = $1 AND name = $2 RETURNING name"
+_CHANGE = "UPDATE account SET stamp = $3, changed = $4 WHERE domain = $1 AND name = $2 RETURNING name"
 _ENABLE = "UPDATE account SET disabled = $3 WHERE domain = $1 AND name = $2 RETURNING name"
 _REMOVE = "DELETE FROM account WHERE domain = $1 AND name = $2 RETURNING name"
-_DROP_SALTS = "DELETE FROM scram_salt WHERE domain = $1 AND name = $2"
-_DROP_KEYS = "DELETE FROM scram_key WHERE domain = $1 AND name = $2"
-_ADD_SALT = (
-    "INSERT INTO scram_salt (domain, name, hash, salt) SELECT domain, name, $4, $5 FROM account "
-    "WHERE domain = $1 AND name = $2 AND stamp = $3"
-)
-_ADD_KEY = (
-    "INSERT INTO scram_key (domain, name, hash, credential, stored_key, server_key) "
-    "SELECT domain, name, $4, $5, $6, $7 FROM account WHERE domain = $1 AND name = $2 AND stamp = $3"
-)
 
 
 class LocalBackend:
@@ -79,6 +63,7 @@ class LocalBackend:
         self._now = context.now
         self._rules = rules
         self._iterations = iterations
+        self._keyring = Keyring(context.store, context.hashing, context.now, iterations)
         self._decoy_salt = scram.new_salt()
         self._answers: dict[type[Request], Callable[..., Reply]] = {
             CheckPassword: self._check,
@@ -103,7 +88,7 @@ class LocalBackend:
 
     def _exists(self, request: UserExists) -> Reply:
         identity = request.identity
-        rows = self._store.read(_EXISTS, identity.domain, identity.user)
+        rows = self._store.read(_STATE, identity.domain, identity.user)
         return then(rows, lambda rows: Accept(identity) if rows else None)
 
     def _describe(self, request: FindAccount) -> Reply:
@@ -118,35 +103,45 @@ class LocalBackend:
 
     def _check(self, request: CheckPassword) -> Reply:
         identity = request.identity
-        rows = self._store.read(_KEYS, identity.domain, identity.user, CHECKED.value)
-        return then(rows, lambda rows: self._verify(identity, request.password, rows) if rows else None)
+        rows = self._store.read(_STATE, identity.domain, identity.user)
+        return then(rows, lambda rows: self._verify(identity, request.password, rows[0]) if rows else None)
 
-    async def _verify(self, identity: Identity, password: Secret, rows: list[Row]) -> Answer:
-        disabled, iterations, salt, *_ = rows[0]
-        stored = tuple(row[4] for row in rows if isinstance(row[4], bytes))
-        if not isinstance(salt, bytes) or not isinstance(iterations, int):
-            salt, iterations = self._decoy_salt, self._iterations  # an account that has no password
-        found = await self._derive(password, salt, iterations, stored)
-        if found is None:
+    async def _verify(self, identity: Identity, password: Secret, account: Row) -> Answer:
+        ring = await settle(self._keyring.find(identity, CHECKED.value))
+        if ring is None:  # an account that has no password
+            ring = Ring(self._decoy_salt, self._iterations, ())
+        if await self._derive(password, ring) is None:
             return Reject(Reason.BAD_PASSWORD)
-        return Reject(Reason.DISABLED) if disabled else Accept(identity)
+        return _admit(identity, account)
 
     def _find_keys(self, request: FindKeys) -> Reply:
         identity = request.identity
-        rows = self._store.read(_KEYS, identity.domain, identity.user, request.hash)
-        return then(rows, lambda rows: _keys(self._name, identity, rows) if rows else None)
+        rows = self._store.read(_STATE, identity.domain, identity.user)
+        return then(rows, lambda rows: self._keys(request, rows[0]) if rows else None)
+
+    def _keys(self, request: FindKeys, account: Row) -> Reply:
+        refusal = Reason.DISABLED if account[0] else None
+
+        def keys(ring: Ring | None) -> Keys | None:
+            if ring is None:
+                return None  # an imported account may have no keys of this hash
+            return Keys(request.identity, ring.salt, ring.iterations, ring.candidates, self._name, refusal)
+
+        return then(self._keyring.find(request.identity, request.hash), keys)
 
     def _check_certificate(self, request: CheckCertificate) -> Reply:
         identity = request.identity
-        rows = self._store.read(_DESCRIBE, identity.domain, identity.user)
+        rows = self._store.read(_STATE, identity.domain, identity.user)
         return then(rows, lambda rows: _admit(identity, rows[0]) if rows else None)
 
     async def _waste(self, request: Decoy) -> Answer:
-        await self._derive(request.password, self._decoy_salt, self._iterations, ())
+        await self._derive(request.password, Ring(self._decoy_salt, self._iterations, ()))
         return Reject(Reason.NO_USER)
 
-    async def _derive(self, password: Secret, salt: bytes, iterations: int, stored: tuple[bytes, ...]) -> int | None:
-        return await self._hashing.run(lambda: scram.verify(CHECKED, for_checking(password.reveal()), salt, iterations, stored))
+    async def _derive(self, password: Secret, ring: Ring) -> int | None:
+        stored = tuple(candidate.stored_key for candidate in ring.candidates)
+        forms = for_checking(password.reveal())
+        return await self._hashing.run(lambda: scram.verify(CHECKED, forms, ring.salt, ring.iterations, stored))
 
     # Changes --------------------------------------------------------------------------------------------------------------
 
@@ -163,22 +158,16 @@ class LocalBackend:
         prepared = self._rules.judge(password.reveal())
         if isinstance(prepared, Reason):
             return Reject(prepared)
-        name = (identity.domain, identity.user)
-        stamp = secrets.token_hex(16)
-        fresh = await self._hashing.run(lambda: _fresh_keys(prepared, self._iterations))
-        statements: list[Statement] = [(claim, (*name, self._iterations, stamp, int(self._now())))]
-        if claim is _CHANGE:
-            statements += [(_DROP_SALTS, name), (_DROP_KEYS, name)]
-        for hash_, salt, keys in fresh:
-            statements.append((_ADD_SALT, (*name, stamp, hash_, salt)))
-            statements.append((_ADD_KEY, (*name, stamp, hash_, PASSWORD, keys.stored_key, keys.server_key)))
-        claimed, *_ = await self._store.write(*statements)
+        keys = await self._keyring.replacement(prepared)
+        claiming = (claim, (identity.domain, identity.user, keys.stamp, int(self._now())))
+        claimed, *_ = await self._store.write(claiming, *self._keyring.replacing(identity, keys))
         return Accept(identity) if claimed else unclaimed
 
     async def _remove(self, request: RemoveUser) -> Answer | None:
-        name = (request.identity.domain, request.identity.user)
-        removed, *_ = await self._store.write((_REMOVE, name), (_DROP_SALTS, name), (_DROP_KEYS, name))
-        return Accept(request.identity) if removed else None
+        identity = request.identity
+        removing = (_REMOVE, (identity.domain, identity.user))
+        removed, *_ = await self._store.write(removing, *self._keyring.dropping_all(identity))
+        return Accept(identity) if removed else None
 
     async def _enable(self, request: SetEnabled) -> Answer | None:
         identity = request.identity
@@ -186,26 +175,8 @@ class LocalBackend:
         return Accept(identity) if changed else None
 
 
-def _fresh_keys(prepared: str, iterations: int) -> list[tuple[str, bytes, scram.ScramKeys]]:
-    salts = [(hash_, scram.new_salt()) for hash_ in scram.Hash]
-    return [(hash_.value, salt, scram.make(hash_, prepared, salt, iterations)) for hash_, salt in salts]
-
-
-def _keys(backend: str, identity: Identity, rows: list[Row]) -> Keys | None:
-    """Return the account's keys; None if it has none for this hash (an imported one may not)."""
-    disabled, iterations, salt, *_ = rows[0]
-    candidates = tuple(
-        Candidate(str(credential), stored_key, server_key)
-        for _, _, _, credential, stored_key, server_key in rows
-        if isinstance(stored_key, bytes) and isinstance(server_key, bytes)
-    )
-    if not candidates or not isinstance(salt, bytes) or not isinstance(iterations, int):
-        return None
-    return Keys(identity, salt, iterations, candidates, backend, Reason.DISABLED if disabled else None)
-
-
 def _admit(identity: Identity, row: Row) -> Answer:
-    return Reject(Reason.DISABLED) if row[1] else Accept(identity)
+    return Reject(Reason.DISABLED) if row[0] else Accept(identity)
 
 
 def _account(domain: str, row: Row) -> Accept:
@@ -214,7 +185,7 @@ def _account(domain: str, row: Row) -> Accept:
         Identity(str(name), domain),
         {
             "enabled": "no" if disabled else "yes",
-            "iterations": str(iterations),
+            "iterations": str(iterations or "none"),
             "created": _time(created),
             "password-changed": _time(changed),
         },

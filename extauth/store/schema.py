@@ -19,6 +19,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Random keys that every node and every restart must share.
         """CREATE TABLE secret (name TEXT NOT NULL PRIMARY KEY, value BYTEA NOT NULL)""",
     ),
+    (
+        # Users of any backend may have SCRAM credentials, also those who have no account here. `stamp` is new with the salts:
+        # keys are added only to the salts that they were derived with.
+        """CREATE TABLE scram_user (
+            domain TEXT NOT NULL, name TEXT NOT NULL, iterations INTEGER NOT NULL, stamp TEXT NOT NULL,
+            PRIMARY KEY (domain, name))""",
+        "INSERT INTO scram_user (domain, name, iterations, stamp) SELECT domain, name, iterations, stamp FROM account",
+        "ALTER TABLE account DROP COLUMN iterations",
+        "ALTER TABLE scram_key ADD COLUMN added INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE scram_key ADD COLUMN expires INTEGER",
+    ),
 )
 
 VERSION = len(MIGRATIONS)
