@@ -81,7 +81,7 @@ def _cost(journal: Journal, call: Callable[[], object]) -> float:
     for _ in range(TRIES):
         begun = time.thread_time()
         for _ in range(CALLS // BATCH):
-            with journal.gather():
+            with journal:
                 for _ in range(BATCH):
                     call()
         taken.append(time.thread_time() - begun)

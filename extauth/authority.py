@@ -30,7 +30,6 @@ from extauth.model import (
     HashedTokens,
     Identity,
     Keys,
-    Listing,
     Origin,
     Proof,
     Reason,
@@ -51,8 +50,9 @@ PATIENCE_SHARE = 0.9  # of the peer's patience is ours: an outage must still be 
 # Questions go along the chain; what is not among them changes something at one backend.
 QUESTIONS = (CheckPassword, FindKeys, FindHashedTokens, CheckToken, CheckCertificate, UserExists, FindAccount)
 
+_PERSONAL = (Accept, Keys, HashedTokens)  # says whom it is about
 _FOUND = (Keys, HashedTokens)  # neither yes nor no
-_FINDING = (FindKeys, FindHashedTokens)
+_FINDING = frozenset[type[Request]]((FindKeys, FindHashedTokens))
 
 
 class _Link:
@@ -125,17 +125,7 @@ class Authority:
             refusal = self._refuse(request)
             if refusal is not None:
                 return self._conclude(request, walk, refusal)
-            if isinstance(request, Proof):
-                proven = request.reason is Reason.OK
-                walk.note(shown(request.backend), f"accept({shown(request.credential)})" if proven else request.reason)
-                return self._conclude(request, walk, Accept(request.identity) if proven else Reject(request.reason))
-            if isinstance(request, Anonymous):
-                walk.note("anonymous", shown(request.trace))
-                allowed = self._anonymous
-                return self._conclude(request, walk, Accept(request.identity) if allowed else Reject(Reason.NOT_ALLOWED))
-            if chain is None:
-                return self._in_time(request, walk, change(self._members, request, walk.note))
-            answer = self._step(request, walk)
+            answer = self._decide_here(request, walk) if chain is None else self._step(request, walk)
         except Exception:
             return self._conclude(request, walk, self._bug(request))
         if isinstance(answer, VERDICTS):
@@ -146,6 +136,17 @@ class Authority:
         if isinstance(request, CheckPassword) and is_blank(request.password.reveal()):
             return Reject(Reason.MALFORMED)
         return self._throttle.refuse(request)
+
+    def _decide_here(self, request: Request, walk: _Walk) -> Soon[Verdict]:
+        """Decide what is no question to the chain."""
+        if isinstance(request, Proof):
+            proven = request.reason is Reason.OK
+            walk.note(shown(request.backend), f"accept({shown(request.credential)})" if proven else request.reason)
+            return Accept(request.identity) if proven else Reject(request.reason)
+        if isinstance(request, Anonymous):
+            walk.note("anonymous", shown(request.trace))
+            return Accept(request.identity) if self._anonymous else Reject(Reason.NOT_ALLOWED)
+        return change(self._members, request, walk.note)
 
     # The chain ------------------------------------------------------------------------------------------------------------
 
@@ -180,6 +181,13 @@ class Authority:
         if answer is None:
             walk.note(link.name, "unknown")
             return None
+        if isinstance(answer, _PERSONAL):
+            if not is_about(answer.identity, request.identity):
+                # A directory that ignores accents or blanks found somebody else.
+                walk.note(link.name, f"other-name({shown(str(answer.identity))})")
+                return None
+            walk.note(link.name, "accept" if isinstance(answer, Accept) else "found")
+            return answer
         if isinstance(answer, Reject):
             walk.note(link.name, answer.reason.value)
             if link.reject_ends:
@@ -187,11 +195,7 @@ class Authority:
             if walk.otherwise is NO_USER:
                 walk.otherwise = answer
             return None
-        if not isinstance(answer, Listing) and not is_about(answer.identity, request.identity):
-            # A directory that ignores accents or blanks found somebody else.
-            walk.note(link.name, f"other-name({shown(str(answer.identity))})")
-            return None
-        walk.note(link.name, "accept" if isinstance(answer, Accept) else "found")
+        walk.note(link.name, "found")
         return answer
 
     def _outage(self, walk: _Walk, link: _Link, down: BackendDown) -> Unavailable | None:
@@ -248,7 +252,7 @@ class Authority:
 
 def decides(request: Request, verdict: Verdict) -> bool:
     """Tell whether a verdict is a decision, to be written down. What was found for a mechanism is none: a `Proof` follows."""
-    return not (isinstance(verdict, _FOUND) or (verdict is NO_USER and isinstance(request, _FINDING)))
+    return type(request) not in _FINDING or not (isinstance(verdict, _FOUND) or verdict is NO_USER)
 
 
 def record(

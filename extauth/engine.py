@@ -108,7 +108,7 @@ class Engine:
 
     def _pass(self, now: float) -> None:
         """Serve what is ready until nothing is, or it is others' turn: coming back through trio costs as much as answers."""
-        with self._journal.gather():
+        with self._journal:
             for _ in range(len(self._unserved)):
                 connection = self._unserved.popleft()
                 connection.unserved = False
@@ -116,10 +116,9 @@ class Engine:
                     self._serve_commands(connection, now)
                     if self._is_open(connection):
                         self._settle(connection)
-        budget = PASS_EVENTS
-        while budget > 0 and (events := self._epoll.poll(0, budget)):
-            budget -= len(events)
-            with self._journal.gather():
+            budget = PASS_EVENTS
+            while budget > 0 and (events := self._epoll.poll(0, budget)):
+                budget -= len(events)
                 self._take(events, now)
 
     def _take(self, events: list[tuple[int, int]], now: float) -> None:

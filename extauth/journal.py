@@ -14,9 +14,9 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, MutableMapping
-from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from collections.abc import MutableMapping
+from functools import lru_cache
+from typing import Any, Self, TextIO, cast
 
 import structlog
 import trio
@@ -69,9 +69,10 @@ def shown(text: str) -> str:
 def audit_line(decision: Decision) -> str:
     """Return the audit line of a decision. Its form is stable: see docs/operations.md."""
     d = decision
+    user = d.user if _PLAIN(d.user) else shown(d.user)
     client = shown(d.client) if d.client else "-"
     line = (
-        f"audit op={d.operation} user={shown(d.user)} result={d.result} reason={d.reason} backend={d.backend or '-'} "
+        f"audit op={d.operation} user={user} result={d.result} reason={d.reason} backend={d.backend or '-'} "
         f"listener={d.listener} peer={d.peer or '-'} client={client} mech={d.mechanism or '-'} ms={d.ms:.2f} "
         f"trail={d.trail or '-'}"
     )
@@ -127,29 +128,30 @@ class Journal:
         return self._outlet.lost if self._outlet is not None else 0
 
     def decide(self, decision: Decision) -> None:
-        """Take note of a decision."""
+        """Take note of a decision: written at the end of the `with` block, or soon where there is none."""
         if not self._unwritten and not self._gathering:
             trio.lowlevel.current_trio_token().run_sync_soon(self.flush)
         self._unwritten.append(decision)
 
-    @contextmanager
-    def gather(self) -> Generator[None, None, None]:
-        """Write what is decided within the block once, at its end."""
+    def __enter__(self) -> Self:
+        """Gather what is decided within the block, to write it once."""
         self._gathering = True
-        try:
-            yield
-        finally:
-            self._gathering = False
-            self.flush()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._gathering = False
+        self.flush()
 
     def flush(self) -> None:
         """Write what has been decided, if anything has since the last time."""
-        decisions, self._unwritten = self._unwritten, []
+        decisions = self._unwritten
         if not decisions:
             return
+        self._unwritten = []
         self._recent.extend(decisions)
         self.decided += len(decisions)
-        self._readers.unpark_all()
+        if self._readers:
+            self._readers.unpark_all()
         if self._outlet is not None:
             # One stamp for all: a decision is written in the pass that took it.
             stamp = _stamp(decisions[0].time)
@@ -174,7 +176,12 @@ _UNSTAMPED = _under_journald()
 
 
 def _stamp(seconds: float) -> str:
-    return "" if _UNSTAMPED else f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))} "
+    return "" if _UNSTAMPED else _utc(int(seconds))
+
+
+@lru_cache(maxsize=1)
+def _utc(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime(seconds))
 
 
 def _stamped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -168,13 +168,13 @@ async def test_lines_are_written_together_at_the_end_of_the_pass(pipe: Pipe) -> 
 
 async def test_what_is_gathered_is_written_when_the_block_ends(pipe: Pipe) -> None:
     journal = Journal(Outlet(pipe.writer))
-    with journal.gather():
+    with journal:
         journal.decide(PLAIN)
         journal.decide(BARE)
         await trio.testing.wait_all_tasks_blocked()
         assert pipe.read() == b""
     assert pipe.read().count(b"\n") == 2
-    with journal.gather():
+    with journal:
         pass
     assert pipe.read() == b""
     journal.decide(PLAIN)
@@ -361,7 +361,7 @@ def test_events_have_a_time_stamp_where_nobody_else_sets_one(log: io.StringIO, m
 async def test_what_was_to_be_written_later_may_have_been_written_by_a_pass() -> None:
     journal = Journal(None)
     journal.decide(PLAIN)
-    with journal.gather():
+    with journal:
         journal.decide(BARE)
     await trio.testing.wait_all_tasks_blocked()  # the write that the first decision asked for finds nothing to do
     assert await journal.tail(0, 0) == (2, [PLAIN, BARE])
