@@ -144,3 +144,12 @@ def _prepare_domain(text: str) -> str:
         return idna.encode(text, uts46=True).decode("ascii").removesuffix(".")  # UTS 46 knows other dots, too
     except (idna.IDNAError, UnicodeError) as error:
         raise InvalidName("not a domain name") from error
+
+
+def is_name(text: str, identity: Identity) -> bool:
+    """Tell whether a directory or table means this user by `text`: the name, or user@domain, in any writing of it."""
+    user, at, domain = text.partition("@")
+    try:
+        return local_part(user) == identity.user and (not at or domain_part(domain) == identity.domain)
+    except InvalidName:
+        return False

@@ -25,7 +25,7 @@ ALLOWED = {
     "model errors soon supervisor connect metrics": "",
     "jid passwords tokens": "model errors jid",
     "sasl": "model errors jid passwords tokens soon",
-    "threads lines throttle cache journal": "model errors",
+    "secretfile threads lines throttle cache journal": "model errors",
     "sockets": "errors jid",
     "store": "model errors",
     "backend": "model soon store threads",
@@ -49,7 +49,7 @@ ALLOWED = {
     "listeners": "",
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "settings journal metrics model errors soon",
-    "extauth_*": "model backend errors jid passwords tokens store keyring sessions soon threads",
+    "extauth_*": "model backend errors jid passwords tokens store keyring sessions soon threads secretfile",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

@@ -243,3 +243,13 @@ def test_an_identity_is_canonical_in_both_parts() -> None:
 def test_no_bare_jid(text: str) -> None:
     with pytest.raises(InvalidName):
         jid.parse(text)
+
+
+@pytest.mark.parametrize("text", ["alice", "ALICE", "alice@example.com", "Alice@EXAMPLE.com"])
+def test_other_writings_of_a_name_are_this_user(text: str) -> None:
+    assert jid.is_name(text, Identity("alice", "example.com"))
+
+
+@pytest.mark.parametrize("text", ["alic\u00e9", "alice ", "alice@example.org", "alice@", "alice@a@b", "", "bob", "alice\0"])
+def test_other_names_are_not(text: str) -> None:
+    assert not jid.is_name(text, Identity("alice", "example.com"))

@@ -1,15 +1,14 @@
 """The keys of the configuration, and what is made of them: addresses, TLS, the searching account."""
 
 import ssl
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from extauth.errors import ConfigError
 from extauth.model import Secret
+from extauth.secretfile import read_secret
 from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
 from extauth_ldap.wire import Address
 
@@ -123,19 +122,7 @@ def account(config: Config, name: str) -> tuple[str, Secret] | None:
     """
     if config.bind_dn is None or config.bind_password_file is None:
         return None
-    place = f"backend.{name}.bind_password_file: {config.bind_password_file}"
-    path = Path(config.bind_password_file)
-    try:
-        with path.open(encoding="utf-8") as file:
-            everybody = path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP)
-            password = file.read().removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{place}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}"]) from None
-    if everybody:
-        raise ConfigError([f"{place}: others can read it or the group can write it; chmod 640"])
-    if not password:
-        raise ConfigError([f"{place}: is empty"])
-    return config.bind_dn, Secret(password)
+    return config.bind_dn, read_secret(config.bind_password_file, f"backend.{name}.bind_password_file")
 
 
 def _split(url: str) -> tuple[str, str, int]:

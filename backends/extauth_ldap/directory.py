@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from extauth.jid import InvalidName, local_part
+from extauth.jid import is_name
 from extauth.model import (
     NOTHING,
     Accept,
@@ -63,15 +63,7 @@ class Search:
 
     def _names(self, entry: Entry, identity: Identity) -> bool:
         """Tell whether the directory means the same name: its own comparison may ignore accents, blanks and more."""
-        return any(_is_name(value, identity) for value in entry.attributes.get(self.name_attribute.lower(), ()))
-
-
-def _is_name(value: str, identity: Identity) -> bool:
-    user, at, domain = value.partition("@")
-    try:
-        return local_part(user) == identity.user and (not at or domain.casefold() == identity.domain)
-    except InvalidName:
-        return False
+        return any(is_name(value, identity) for value in entry.attributes.get(self.name_attribute.lower(), ()))
 
 
 @dataclass(frozen=True)
