@@ -29,6 +29,7 @@ ALLOWED = {
     "sockets": "errors jid",
     "store": "model errors",
     "backend": "model soon store threads",
+    "verifier": "model errors passwords threads",
     "keyring": "store threads passwords model soon",
     "sessions": "keyring store tokens passwords model errors soon",
     "changes": "backend model errors soon",
@@ -49,7 +50,7 @@ ALLOWED = {
     "listeners": "",
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "settings journal metrics model errors soon",
-    "extauth_*": "model backend errors jid passwords tokens store keyring sessions soon threads secretfile",
+    "extauth_*": "model backend errors jid passwords tokens store keyring sessions soon threads secretfile verifier",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 
@@ -58,7 +59,8 @@ IMPURE = {
     *("asyncio", "datetime", "io", "logging", "os", "pathlib", "random", "select", "selectors", "shutil", "signal", "socket"),
     *("ssl", "structlog", "subprocess", "sys", "tempfile", "threading", "time", "trio"),
 }
-DYNAMIC = {"extauth.plugins", "extauth.sasl.registry", "extauth.cli.root"}  # may look for modules by name
+# May look for modules by name.
+DYNAMIC = {"extauth.plugins", "extauth.passwords.stored", "extauth.sasl.registry", "extauth.cli.root"}
 
 
 def module_name(path: Path) -> str:

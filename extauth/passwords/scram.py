@@ -27,6 +27,11 @@ class Hash(Enum):
         """The name hashlib knows it by."""
         return self.value.replace("-", "").lower()
 
+    @property
+    def length(self) -> int:
+        """The bytes of a key."""
+        return _ALGORITHMS[self].digest_size
+
 
 _ALGORITHMS: dict[Hash, hashes.HashAlgorithm] = {
     Hash.SHA_1: hashes.SHA1(),  # noqa: S303 - SCRAM-SHA-1 is mandatory to implement in XMPP (RFC 6120 section 13.8.1)
