@@ -4,6 +4,7 @@ What is missing skips the test, with the reason; where CI=true it fails the test
 left out. `tests/conftest.py` acts on the marks.
 """
 
+import os
 import shutil
 from functools import cache
 
@@ -24,6 +25,11 @@ def program(name: str) -> pytest.MarkDecorator:
     """Need an executable of this name in one of the usual folders."""
     found = shutil.which(name, path=_SEARCH)
     return _needs(None if found else f"{name} not found")
+
+
+def root() -> pytest.MarkDecorator:
+    """Need to run as root: some servers have fixed ports below 1024."""
+    return _needs(None if os.geteuid() == 0 else "not run as root")
 
 
 def node() -> pytest.MarkDecorator:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
@@ -16,9 +17,9 @@ import ldap3
 import pytest
 import trio
 from extauth_ldap import Config, diagnosis, wire
+from extauth_ldap.answers import Answered, Outcome, parse_policy
 from extauth_ldap.groups import normal
 from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
-from extauth_ldap.wire import Outcome
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,7 @@ pytestmark = needs.debian("slapd")
 
 LDAP3 = cast("Any", ldap3)  # its parsers are not typed
 MANAGER = f"dn: cn=manager,{PEOPLE}\nchangetype: add\nobjectClass: inetOrgPerson\nsn: x\nuserPassword: fake manager\n"
+FAR = f"ou=far,{PEOPLE}"
 HOSTILE = [
     "*",
     "a*",
@@ -185,7 +187,7 @@ async def test_a_connection_is_kept_for_one_purpose(backend: Backend, slapd: Sla
     alive: list[wire.Connection] = []
     plain_search, plain_bind = wire.Connection.search, wire.Connection.bind
 
-    def search(self: wire.Connection, *arguments: Any, **keys: Any) -> list[wire.Entry]:  # noqa: ANN401
+    def search(self: wire.Connection, *arguments: Any, **keys: Any) -> Answered:  # noqa: ANN401
         alive.append(self)
         done.setdefault(id(self), set()).add("search")
         return plain_search(self, *arguments, **keys)
@@ -253,6 +255,43 @@ async def test_a_server_that_is_down_is_not_waited_for_twice(site: Site) -> None
                 await login(opened, "alice", "fake")
             with pytest.raises(BlockingIOError):  # nobody came again
                 hole.accept()
+
+
+async def test_a_look_up_of_a_name_that_takes_long_is_an_outage_in_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def silent(*_arguments: object, **_keys: object) -> list[Any]:
+        over.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    try:
+        with trio.fail_after(10), pytest.raises(BackendDown, match=r"address of ldap\.example\.com was not found in time"):
+            await login_by(site.config("ldaps://ldap.example.com", server_timeout=0.3))
+    finally:
+        over.set()
+
+
+async def test_a_name_without_an_address_is_an_outage(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for host, problem in (("ldap.invalid", "known|resolution"), ("x" * 70 + ".invalid", "no host name")):
+        with pytest.raises(BackendDown, match=problem):
+            await login_by(site.config(f"ldaps://{host}"))
+
+
+async def test_all_addresses_of_a_name_are_tried_within_the_time_of_one(
+    site: Site, slapd: Slapd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain: Any = socket.getaddrinfo
+
+    def two(host: str, port: int, *arguments: Any, **keys: Any) -> list[Any]:  # noqa: ANN401
+        if host != "localhost":
+            return cast("list[Any]", plain(host, port, *arguments, **keys))
+        return [(2, 1, 6, "", (address, port)) for address in ("127.0.0.9", "127.0.0.1")]
+
+    with socket.create_server(("127.0.0.9", slapd.tls_port)):  # takes connections and says nothing
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        config = site.config(slapd.tls_url.replace("127.0.0.1", "localhost"), server_timeout=2.0)
+        assert is_yes(await login_by(config), "alice")
 
 
 async def test_nobody_there_is_an_outage(site: Site) -> None:
@@ -338,6 +377,55 @@ def test_a_principal_name_takes_no_sign_of_its_own() -> None:
             template.fill(Identity(name, DOMAIN))
 
 
+# Referrals --------------------------------------------------------------------------------------------------------------------
+
+
+def add_referral(slapd: Slapd, url: str) -> None:
+    lines = f"objectClass: referral\nobjectClass: extensibleObject\nou: far\nref: {url}\n"
+    slapd.modify(f"dn: {FAR}\nchangetype: add\n{lines}")
+
+
+async def test_a_referral_is_not_followed_unless_its_host_is_named(site: Site, slapd: Slapd) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.setblocking(False)
+        add_referral(slapd, f"ldap://localhost:{elsewhere.getsockname()[1]}/{PEOPLE}")
+        for referrals in ((), ("ldaps://other.example.com",)):
+            config = site.config(slapd.tls_url, referrals=referrals)
+            assert is_yes(await login_by(config), "alice")
+            assert await login_by(config, "carol") is None
+            with pytest.raises(BackendDown, match=r"referred to ldap://localhost:.*, which is not followed"):
+                await login_by(replace(config, base=f"ou=deep,{FAR}"))
+        with pytest.raises(BlockingIOError):  # nobody went there
+            elsewhere.accept()
+
+
+async def test_a_referral_is_followed_in_the_way_that_is_configured(
+    tmp: Path, site: Site, slapd: Slapd, certificates: Certificates
+) -> None:
+    (tmp / "second").mkdir()
+    with Slapd(tmp / "second", certificates, {"carol": "fake right"}) as second:
+        add_group(second, "far", dn_of("carol"))
+        # The referral says plain LDAP on a port that nobody listens on.
+        add_referral(slapd, f"ldap://localhost:1/{PEOPLE.replace(',', '%2c')}??sub")
+        url = second.tls_url.replace("127.0.0.1", "localhost")
+        config = site.config(slapd.tls_url, referrals=(url,), required_group=f"cn=far,{GROUPS}")
+        for base in (PEOPLE, FAR):
+            async with extauth_ldap.open(replace(config, base=base), context()) as opened:
+                assert is_yes(await login(opened, "carol", "fake right"), "carol")
+                assert await login(opened, "carol", "fake wrong") == Reject(Reason.BAD_PASSWORD)
+        async with extauth_ldap.open(config, context()) as opened:
+            assert is_yes(await ask(opened, SetPassword(Identity("carol", DOMAIN), ORIGIN, Secret("fake new"))), "carol")
+            assert is_yes(await login(opened, "carol", "fake new"), "carol")
+            assert await login(opened, "alice", ACCOUNTS["alice"]) == Reject(Reason.NOT_IN_GROUP)
+
+
+async def test_referrals_in_a_circle_come_to_an_end(site: Site, slapd: Slapd) -> None:
+    add_referral(slapd, f"ldap://localhost/ou=deep,{FAR}")
+    url = slapd.tls_url.replace("127.0.0.1", "localhost")
+    with pytest.raises(BackendDown, match="which is not followed"):
+        await login_by(site.config(slapd.tls_url, referrals=(url,), base=f"ou=deep,{FAR}"))
+
+
 # Diagnosis --------------------------------------------------------------------------------------------------------------------
 
 
@@ -353,12 +441,44 @@ def test_a_principal_name_takes_no_sign_of_its_own() -> None:
         ("701", Reason.ACCOUNT_EXPIRED),
         ("773", Reason.MUST_CHANGE_PASSWORD),
         ("775", Reason.ACCOUNT_LOCKED),
-        ("999", Reason.BAD_PASSWORD),
+        ("52f", Reason.LOGON_RESTRICTED),
+        ("569", Reason.LOGON_RESTRICTED),
     ],
 )
 def test_a_sub_code_of_active_directory_is_a_reason(code: str, reason: Reason) -> None:
     message = f"80090308: LdapErr: DSID-0C090447, comment: AcceptSecurityContext error, data {code}, v3839"
     assert diagnosis.of_bind(Outcome(49, "invalidCredentials", message, None)) is reason
+
+
+@pytest.mark.parametrize("code", ["51f", "568", "6ba", "57", "80090346"])
+def test_a_sub_code_that_does_not_judge_the_user_is_an_outage(code: str) -> None:
+    message = f"80090308: LdapErr: DSID-0C090447, comment: AcceptSecurityContext error, data {code}, v3839"
+    with pytest.raises(BackendDown, match=f"code {code}"):
+        diagnosis.of_bind(Outcome(49, "invalidCredentials", message))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (Outcome(49, "invalidCredentials", "Invalid credentials"), Reason.BAD_PASSWORD),
+        (Outcome(48, "inappropriateAuthentication"), Reason.BAD_PASSWORD),
+        (Outcome(49, "invalidCredentials", "password expired!", expired=True), Reason.CREDENTIALS_EXPIRED),
+        (Outcome(0, "success", expired=True), Reason.MUST_CHANGE_PASSWORD),
+        (Outcome(19, "constraintViolation", "Exceed password retry limit. Please try later."), Reason.ACCOUNT_LOCKED),
+        (Outcome(53, "unwillingToPerform", "Account inactivated. Contact system administrator."), Reason.DISABLED),
+        (Outcome(53, "unwillingToPerform", "Account (Kerberos principal) is expired"), Reason.ACCOUNT_EXPIRED),
+        (Outcome(53, "unwillingToPerform", "Account inactivated.", 1), Reason.DISABLED),
+    ],
+)
+def test_389_and_freeipa_have_words_for_their_reasons(outcome: Outcome, reason: Reason) -> None:
+    assert diagnosis.of_bind(outcome) is reason
+
+
+@pytest.mark.parametrize(
+    ("code", "down"), [(1, True), (51, True), (52, True), (80, True), (49, False), (53, False), (32, False)]
+)
+def test_a_server_that_can_not_tell_is_told_from_one_that_refuses(code: int, *, down: bool) -> None:
+    assert Outcome(code, "any").is_outage is down
 
 
 @pytest.mark.parametrize(
@@ -383,7 +503,7 @@ def test_an_answer_that_is_neither_yes_nor_no_is_an_outage() -> None:
 
 @given(st.binary(max_size=64))
 def test_any_octets_may_be_a_policy_answer(value: bytes) -> None:
-    error = wire.parse_policy(value)
+    error = parse_policy(value)
     assert error is None or error >= 0
 
 
@@ -391,7 +511,7 @@ def test_any_octets_may_be_a_policy_answer(value: bytes) -> None:
     ("value", "error"), [("3000", None), ("3003810101", 1), ("3008a00381010581 0102", 2), ("3005a003800101", None)]
 )
 def test_a_policy_answer_is_read(value: str, error: int | None) -> None:
-    assert wire.parse_policy(bytes.fromhex(value)) == error
+    assert parse_policy(bytes.fromhex(value)) == error
 
 
 async def test_a_locked_account_is_told(backend: Backend, slapd: Slapd) -> None:

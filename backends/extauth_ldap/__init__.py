@@ -10,6 +10,7 @@ from extauth_ldap.directory import DirectBackend, Membership, Search, SearchBack
 from extauth_ldap.groups import Groups, normal
 from extauth_ldap.servers import Server, Servers
 from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
+from extauth_ldap.tree import Tree
 
 __all__ = ["Config", "open"]
 
@@ -18,28 +19,32 @@ __all__ = ["Config", "open"]
 async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
     """Prepare the servers; none is connected to before it is needed."""
     searcher = account(config, context.name)
-    servers = Servers([Server(address, searcher) for address in addresses(config, context.name)], config.server_timeout)
+    here, elsewhere = addresses(config, context.name)
+    servers = Servers([Server(address, searcher) for address in here], config.server_timeout)
+    others = {address.host: Servers([Server(address, searcher)], config.server_timeout) for address in elsewhere}
+    tree = Tree(servers, others)
     try:
         with Threads("LDAP", config.threads, config.queue_patience) as threads:
             if config.bind_dn_template is not None:
-                yield DirectBackend(servers, threads, config.timeout, bind_name_template(config.bind_dn_template))
+                yield DirectBackend(tree, threads, config.timeout, bind_name_template(config.bind_dn_template))
             else:
                 search = Search(Template(config.base, dn_value), Template(config.filter, filter_value), config.name_attribute)
                 yield SearchBackend(
-                    servers,
+                    tree,
                     threads,
                     config.timeout,
                     search,
-                    _membership(config, servers),
+                    _membership(config, tree),
                     active_directory=config.active_directory,
                 )
     finally:
-        servers.close()
+        for used in (servers, *others.values()):
+            used.close()
 
 
-def _membership(config: Config, servers: Servers) -> Membership | None:
+def _membership(config: Config, tree: Tree) -> Membership | None:
     if config.required_group is None and not config.roles:
         return None
-    groups = Groups(servers, config.groups_by, config.group_base, config.member_attribute, nested=config.nested)
+    groups = Groups(tree, config.groups_by, config.group_base, config.member_attribute, nested=config.nested)
     roles = {normal(group): role for role, _, group in (role.partition(":") for role in config.roles)}
     return Membership(groups, normal(config.required_group) if config.required_group else None, roles)

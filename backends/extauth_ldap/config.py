@@ -20,6 +20,7 @@ class Config:
     """[backend.NAME] of `type = "ldap"`."""
 
     servers: tuple[str, ...]  # ldaps:// or ldap:// URLs in order of preference
+    referrals: tuple[str, ...] = ()  # URLs of servers that referrals may lead to
     start_tls: bool = False  # encrypt ldap:// by StartTLS
     allow_plaintext: bool = False  # let passwords go unencrypted over ldap://
     ca_file: str | None = None  # whose certificates are trusted, instead of the system's
@@ -34,7 +35,7 @@ class Config:
     active_directory: bool = False  # set passwords by unicodePwd
     required_group: str | None = None  # DN
     roles: tuple[str, ...] = ()  # "role:DN of a group"
-    groups_by: Literal["memberOf", "search"] = "memberOf"
+    groups_by: Literal["memberOf", "search", "in-chain"] = "memberOf"
     group_base: str = ""
     member_attribute: str = "member"
     nested: bool = False  # whether members of a group's member groups are its members
@@ -58,14 +59,14 @@ class Config:
 
     def _server_problems(self) -> list[str]:
         problems = [] if self.servers else ["servers: name at least one"]
-        for url in self.servers:
+        for key, url in [*(("servers", url) for url in self.servers), *(("referrals", url) for url in self.referrals)]:
             try:
                 scheme = _split(url)[0]
             except ValueError as error:
-                problems.append(f"servers: {url}: {error}")
+                problems.append(f"{key}: {url}: {error}")
                 continue
             if scheme == "ldap" and not self.start_tls and not self.allow_plaintext:
-                problems.append(f"servers: {url}: needs start_tls = true, or allow_plaintext = true if passwords may be read")
+                problems.append(f"{key}: {url}: needs start_tls = true, or allow_plaintext = true if passwords may be read")
         return problems
 
     def _template_problems(self) -> list[str]:
@@ -89,13 +90,15 @@ class Config:
         problems = [f"roles: {role!r}: must be role:DN" for role in self.roles if not all(role.partition(":"))]
         if (self.required_group or self.roles) and self.bind_dn_template is not None:
             problems.append("required_group, roles: need a search, so no bind_dn_template")
-        if self.groups_by == "search" and not self.group_base:
-            problems.append('group_base: missing, groups_by = "search" needs it')
+        if self.groups_by != "memberOf" and not self.group_base:
+            problems.append(f'group_base: missing, groups_by = "{self.groups_by}" needs it')
+        if self.groups_by == "in-chain" and self.nested:
+            problems.append('nested: groups_by = "in-chain" finds groups of groups by itself')
         return problems
 
 
-def addresses(config: Config, name: str) -> list[Address]:
-    """Return where the servers are.
+def addresses(config: Config, name: str) -> tuple[list[Address], list[Address]]:
+    """Return where the servers are, and those that referrals may lead to.
 
     Raises:
         ConfigError: a file of certificates or keys can't be used.
@@ -106,12 +109,13 @@ def addresses(config: Config, name: str) -> list[Address]:
             context.load_cert_chain(config.client_certificate, config.client_key, _no_passphrase)
     except (OSError, ValueError) as error:  # SSLError is an OSError
         raise ConfigError([f"backend.{name}: ca_file, client_certificate, client_key: {error}"]) from error
-    found: list[Address] = []
-    for url in config.servers:
+
+    def address(url: str) -> Address:
         scheme, host, port = _split(url)
         encrypted = scheme == "ldaps" or config.start_tls
-        found.append(Address(url, host, port, context if encrypted else None, scheme == "ldap" and config.start_tls))
-    return found
+        return Address(url, host, port, context if encrypted else None, scheme == "ldap" and config.start_tls)
+
+    return [address(url) for url in config.servers], [address(url) for url in config.referrals]
 
 
 def account(config: Config, name: str) -> tuple[str, Secret] | None:

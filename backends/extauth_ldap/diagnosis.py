@@ -1,23 +1,21 @@
-"""Why a bind or a change was refused: Active Directory's sub-codes and OpenLDAP's password policy as reason codes."""
-
-import re
+"""Why a bind or a change was refused: what the directories of this world say beside "invalid credentials", as reason codes."""
 
 from extauth.errors import BackendDown
 from extauth.model import Reason
-from extauth_ldap.wire import SUCCESS, Outcome
+from extauth_ldap.answers import SUCCESS, Outcome
 
-INVALID_CREDENTIALS, INAPPROPRIATE_AUTHENTICATION = 49, 48
-CONSTRAINT_VIOLATION, UNWILLING_TO_PERFORM, INSUFFICIENT_ACCESS = 19, 53, 50
+_INVALID_CREDENTIALS, _INAPPROPRIATE_AUTHENTICATION = 49, 48
+_CONSTRAINT_VIOLATION, _UNWILLING_TO_PERFORM, _INSUFFICIENT_ACCESS = 19, 53, 50
 
-# "80090308: LdapErr: DSID-0C090447, comment: AcceptSecurityContext error, data 52e, v3839"; [MS-ERREF] 2.2 in hexadecimal
-_SUB_CODE = re.compile(r"\bdata ([0-9a-f]{3}),", re.IGNORECASE)
-_SUB_CODES = {
+_SUB_CODES = {  # of Active Directory; [MS-ERREF] 2.2
     "525": Reason.NO_USER,
     "52e": Reason.BAD_PASSWORD,
+    "52f": Reason.LOGON_RESTRICTED,  # by a restriction of the account
     "530": Reason.LOGON_RESTRICTED,  # not at this time
     "531": Reason.LOGON_RESTRICTED,  # not from here
     "532": Reason.CREDENTIALS_EXPIRED,
     "533": Reason.DISABLED,
+    "569": Reason.LOGON_RESTRICTED,  # not in this way
     "701": Reason.ACCOUNT_EXPIRED,
     "773": Reason.MUST_CHANGE_PASSWORD,
     "775": Reason.ACCOUNT_LOCKED,
@@ -37,16 +35,45 @@ def of_bind(outcome: Outcome) -> Reason:
         BackendDown: the answer is neither yes nor no.
     """
     if outcome.code == SUCCESS:
-        # A bind that succeeds only so that the password can be changed is no login.
-        return Reason.OK if outcome.policy is None else _POLICY_ERRORS.get(outcome.policy, Reason.BAD_PASSWORD)
-    if outcome.code == INAPPROPRIATE_AUTHENTICATION:  # the entry has no password
+        return _of_success(outcome)
+    if outcome.code == _INAPPROPRIATE_AUTHENTICATION:  # the entry has no password
         return Reason.BAD_PASSWORD
-    if outcome.code != INVALID_CREDENTIALS:
+    if outcome.code == _INVALID_CREDENTIALS:
+        return _of_refusal(outcome)
+    reason = _of_389(outcome)
+    if reason is None:
         raise BackendDown(f"bind answered by {outcome.name}")
+    return reason
+
+
+def _of_success(outcome: Outcome) -> Reason:
+    # A bind that succeeds only so that the password can be changed is no login.
     if outcome.policy is not None:
         return _POLICY_ERRORS.get(outcome.policy, Reason.BAD_PASSWORD)
-    sub_code = _SUB_CODE.search(outcome.message)
-    return _SUB_CODES.get(sub_code[1].lower(), Reason.BAD_PASSWORD) if sub_code else Reason.BAD_PASSWORD
+    return Reason.MUST_CHANGE_PASSWORD if outcome.expired else Reason.OK
+
+
+def _of_refusal(outcome: Outcome) -> Reason:
+    if outcome.policy is not None:
+        return _POLICY_ERRORS.get(outcome.policy, Reason.BAD_PASSWORD)
+    if outcome.expired:
+        return Reason.CREDENTIALS_EXPIRED
+    if outcome.sub_code is None:
+        return Reason.BAD_PASSWORD
+    if outcome.sub_code not in _SUB_CODES:  # among them 51f: no domain controller that it would have to ask
+        raise BackendDown(f"bind refused by Active Directory's code {outcome.sub_code}")
+    return _SUB_CODES[outcome.sub_code]
+
+
+def _of_389(outcome: Outcome) -> Reason | None:
+    """Return what 389 Directory Server and FreeIPA mean, which have words instead of codes; None if it isn't theirs."""
+    if outcome.code == _CONSTRAINT_VIOLATION and "retry limit" in outcome.message:
+        return Reason.ACCOUNT_LOCKED
+    if outcome.code == _UNWILLING_TO_PERFORM and "inactivated" in outcome.message:
+        return Reason.DISABLED
+    if outcome.code == _UNWILLING_TO_PERFORM and "expired" in outcome.message:
+        return Reason.ACCOUNT_EXPIRED
+    return None
 
 
 def of_change(outcome: Outcome) -> Reason:
@@ -57,10 +84,10 @@ def of_change(outcome: Outcome) -> Reason:
     """
     if outcome.code == SUCCESS:
         return Reason.OK
-    if outcome.code == INSUFFICIENT_ACCESS:
+    if outcome.code == _INSUFFICIENT_ACCESS:
         return Reason.NOT_SUPPORTED
     if outcome.policy == _SHORT:
         return Reason.PASSWORD_TOO_SHORT
-    if outcome.code in (CONSTRAINT_VIOLATION, UNWILLING_TO_PERFORM) or outcome.policy in (_QUALITY, _REUSED):
+    if outcome.code in (_CONSTRAINT_VIOLATION, _UNWILLING_TO_PERFORM) or outcome.policy in (_QUALITY, _REUSED):
         return Reason.PASSWORD_REFUSED
     raise BackendDown(f"change of password answered by {outcome.name}")

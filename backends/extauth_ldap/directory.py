@@ -22,13 +22,13 @@ from extauth.model import (
     SetPassword,
     UserExists,
 )
-from extauth.passwords.prepare import for_checking, for_storing, is_blank
 from extauth.threads import Threads
 from extauth_ldap import diagnosis
+from extauth_ldap.answers import Entry
 from extauth_ldap.groups import Groups
-from extauth_ldap.servers import Purpose, Servers
+from extauth_ldap.passwords import for_binding, for_setting
 from extauth_ldap.templates import Template, dn_value
-from extauth_ldap.wire import Connection, Entry, Outcome
+from extauth_ldap.tree import Found, Tree
 
 T = TypeVar("T")
 
@@ -43,23 +43,19 @@ class Search:
     filter: Template
     name_attribute: str
 
-    def find(self, servers: Servers, identity: Identity, deadline: float) -> Entry | Reject | None:
+    def find(self, tree: Tree, identity: Identity, deadline: float) -> Found | Reject | None:
         """Return the user's one entry; None if there is none of exactly that name.
 
         Raises:
             BackendDown: it can't be told.
         """
         base, filter_ = self.base.fill(identity), self.filter.fill(identity)
-
-        def search(connection: Connection, until: float) -> list[Entry]:
-            return connection.search(base, filter_, [self.name_attribute], until)
-
-        entries = servers.run(Purpose.SEARCH, search, deadline)
-        if len(entries) > 1:
+        found = tree.search(base, filter_, [self.name_attribute], deadline)
+        if len(found) > 1:
             return Reject(Reason.AMBIGUOUS)
-        if not entries or not self._names(entries[0], identity):
+        if not found or not self._names(found[0].entry, identity):
             return None
-        return entries[0]
+        return found[0]
 
     def _names(self, entry: Entry, identity: Identity) -> bool:
         """Tell whether the directory means the same name: its own comparison may ignore accents, blanks and more."""
@@ -74,9 +70,9 @@ class Membership:
     required: str | None
     roles: Mapping[str, str]
 
-    def judge(self, entry: Entry, deadline: float) -> Mapping[str, str] | None:
+    def judge(self, user: Found, deadline: float) -> Mapping[str, str] | None:
         """Return the user's attributes, None if the required group is missing."""
-        groups = self.groups.of(entry, deadline)
+        groups = self.groups.of(user, deadline)
         if self.required is not None and self.required not in groups:
             return None
         roles = sorted({role for group, role in self.roles.items() if group in groups})
@@ -86,8 +82,8 @@ class Membership:
 class _Backend:
     """What both ways to log in share."""
 
-    def __init__(self, servers: Servers, threads: Threads, patience: float) -> None:
-        self._servers = servers
+    def __init__(self, tree: Tree, threads: Threads, patience: float) -> None:
+        self._tree = tree
         self._threads = threads
         self._patience = patience
         self._answers: dict[type[Request], Callable[..., Awaitable[Answer | None]]] = {}
@@ -105,40 +101,25 @@ class _Backend:
         deadline = time.monotonic() + min(self._patience, PATIENCE_SHARE * request.origin.patience)
         return await self._threads.run(lambda: call(deadline))
 
-    def _try(self, name: str, password: Secret, deadline: float) -> Reason:
-        """Bind with the password in each form that it may be stored in."""
-        for form in for_checking(password.reveal()):
-            if is_blank(form):
-                continue
-            outcome = self._bind(name, Secret(form), deadline)
-            reason = diagnosis.of_bind(outcome)
-            if reason is not Reason.BAD_PASSWORD:
-                return reason
-        return Reason.BAD_PASSWORD
-
-    def _bind(self, name: str, password: Secret, deadline: float) -> Outcome:
-        def bind(connection: Connection, until: float) -> Outcome:
-            return connection.bind(name, password, until)
-
-        return self._servers.run(Purpose.BIND, bind, deadline)
-
 
 class DirectBackend(_Backend):
     """Binds under a name that is made of the user's, and asks nothing else."""
 
-    def __init__(self, servers: Servers, threads: Threads, patience: float, name: Template) -> None:
-        super().__init__(servers, threads, patience)
+    def __init__(self, tree: Tree, threads: Threads, patience: float, name: Template) -> None:
+        super().__init__(tree, threads, patience)
         self._name = name
         self._answers = {CheckPassword: self._check}
 
     async def _check(self, request: CheckPassword) -> Answer | None:
-        if is_blank(request.password.reveal()):
+        password = for_binding(request.password.reveal())
+        if password is None:
             return Reject(Reason.MALFORMED)
         try:
             name = self._name.fill(request.identity)
         except ValueError:
             return None
-        reason = await self._run(request, lambda deadline: self._try(name, request.password, deadline))
+        outcome = await self._run(request, lambda deadline: self._tree.bind(name, password, deadline))
+        reason = diagnosis.of_bind(outcome)
         if reason is Reason.NO_USER:
             return None
         return Accept(request.identity) if reason is Reason.OK else Reject(reason)
@@ -149,7 +130,7 @@ class SearchBackend(_Backend):
 
     def __init__(
         self,
-        servers: Servers,
+        tree: Tree,
         threads: Threads,
         patience: float,
         search: Search,
@@ -157,7 +138,7 @@ class SearchBackend(_Backend):
         *,
         active_directory: bool,
     ) -> None:
-        super().__init__(servers, threads, patience)
+        super().__init__(tree, threads, patience)
         self._search = search
         self._membership = membership
         self._active_directory = active_directory
@@ -170,26 +151,27 @@ class SearchBackend(_Backend):
         }
 
     async def _check(self, request: CheckPassword) -> Answer | None:
-        if is_blank(request.password.reveal()):
+        password = for_binding(request.password.reveal())
+        if password is None:
             return Reject(Reason.MALFORMED)
-        return await self._run(request, lambda deadline: self._check_now(request.identity, request.password, deadline))
+        return await self._run(request, lambda deadline: self._check_now(request.identity, password, deadline))
 
     def _check_now(self, identity: Identity, password: Secret, deadline: float) -> Answer | None:
-        entry = self._search.find(self._servers, identity, deadline)
-        if not isinstance(entry, Entry):
-            return entry
-        reason = self._try(entry.dn, password, deadline)
-        return self._member(identity, entry, deadline) if reason is Reason.OK else Reject(reason)
+        user = self._search.find(self._tree, identity, deadline)
+        if not isinstance(user, Found):
+            return user
+        reason = diagnosis.of_bind(self._tree.bind(user.entry.dn, password, deadline, home=user.home))
+        return self._member(identity, user, deadline) if reason is Reason.OK else Reject(reason)
 
     async def _admit(self, request: CheckCertificate) -> Answer | None:
         return await self._run(request, lambda deadline: self._admit_now(request.identity, deadline))
 
     def _admit_now(self, identity: Identity, deadline: float) -> Answer | None:
-        entry = self._search.find(self._servers, identity, deadline)
-        return self._member(identity, entry, deadline) if isinstance(entry, Entry) else entry
+        user = self._search.find(self._tree, identity, deadline)
+        return self._member(identity, user, deadline) if isinstance(user, Found) else user
 
-    def _member(self, identity: Identity, entry: Entry, deadline: float) -> Answer:
-        attributes = self._membership.judge(entry, deadline) if self._membership else NOTHING
+    def _member(self, identity: Identity, user: Found, deadline: float) -> Answer:
+        attributes = self._membership.judge(user, deadline) if self._membership else NOTHING
         return Reject(Reason.NOT_IN_GROUP) if attributes is None else Accept(identity, attributes)
 
     async def _exists(self, request: UserExists) -> Answer | None:
@@ -197,25 +179,22 @@ class SearchBackend(_Backend):
         return None if answer == Reject(Reason.NOT_IN_GROUP) else answer
 
     async def _change(self, request: SetPassword) -> Answer | None:
-        prepared = for_storing(request.password.reveal())
-        if prepared is None or is_blank(prepared):
+        password = for_setting(request.password.reveal())
+        if password is None:
             return Reject(Reason.MALFORMED)
-        return await self._run(request, lambda deadline: self._change_now(request.identity, Secret(prepared), deadline))
+        return await self._run(request, lambda deadline: self._change_now(request.identity, password, deadline))
 
     def _change_now(self, identity: Identity, password: Secret, deadline: float) -> Answer | None:
-        entry = self._search.find(self._servers, identity, deadline)
-        if not isinstance(entry, Entry):
-            return entry
-
-        def change(connection: Connection, until: float) -> Outcome:
-            return connection.set_password(entry.dn, password, until, active_directory=self._active_directory)
-
-        reason = diagnosis.of_change(self._servers.run(Purpose.SEARCH, change, deadline))
+        user = self._search.find(self._tree, identity, deadline)
+        if not isinstance(user, Found):
+            return user
+        outcome = self._tree.set_password(user, password, deadline, active_directory=self._active_directory)
+        reason = diagnosis.of_change(outcome)
         return Accept(identity) if reason is Reason.OK else Reject(reason)
 
     async def _waste(self, request: Decoy) -> Answer | None:
         """Bind as nobody: a round trip more, as for a user that exists."""
         base = self._search.base.fill(request.identity)
         name = f"cn={dn_value(secrets.token_hex(8))},{base}"
-        await self._run(request, lambda deadline: self._bind(name, Secret(secrets.token_hex(8)), deadline))
+        await self._run(request, lambda deadline: self._tree.bind(name, Secret(secrets.token_hex(8)), deadline))
         return Reject(Reason.NO_USER)

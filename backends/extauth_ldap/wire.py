@@ -2,22 +2,19 @@
 
 import ssl
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import ldap3
 
 from extauth.errors import BackendDown
 from extauth.model import Secret
+from extauth_ldap.answers import POLICY, Answered, Entry, Outcome, outcome
+from extauth_ldap.lookup import addresses, left
 
-SUCCESS, SIZE_LIMIT_EXCEEDED, REFERRAL, NO_SUCH_OBJECT = 0, 4, 10, 32  # RFC 4511 appendix A
-BUSY, UNAVAILABLE = 51, 52
-
-PPOLICY = "1.3.6.1.4.1.42.2.27.8.5.1"  # draft-behera-ldap-password-policy section 6: both of the request and the response
-_ASK_POLICY = (PPOLICY, False, None)  # not critical: a server that doesn't know it ignores it
-_ERROR_TAG = 0x81
+_ASK_POLICY = (POLICY, False, None)  # not critical: a server that doesn't know it ignores it
 
 
 class ServerDown(BackendDown):
@@ -35,34 +32,19 @@ class Address:
     start_tls: bool
 
 
-class Outcome(NamedTuple):
-    """What a server said to an operation: result code, its name, the diagnostic message, the password policy's error."""
-
-    code: int
-    name: str
-    message: str
-    policy: int | None
-
-
-class Entry(NamedTuple):
-    """An entry of the directory. Names of attributes are in lower case; values that are no text are left out."""
-
-    dn: str
-    attributes: Mapping[str, tuple[str, ...]]
-
-
 class _VerifiedTls(ldap3.Tls):
     """TLS by a context that is made once, verifies, and knows the host's name; with a limit to the handshake."""
 
-    def __init__(self, context: ssl.SSLContext, deadline: float) -> None:
+    def __init__(self, context: ssl.SSLContext, host: str, deadline: float) -> None:
         super().__init__(validate=ssl.CERT_REQUIRED)  # pyright: ignore[reportUnknownMemberType]
         self._context = context
+        self._host = host
         self._deadline = deadline
 
     def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002, ARG002
         """Put TLS around the connection's socket; what ldap3 calls for ldaps and for StartTLS."""
-        connection.socket.settimeout(_left(self._deadline))
-        connection.socket = self._context.wrap_socket(connection.socket, server_hostname=connection.server.host)
+        connection.socket.settimeout(left(self._deadline))
+        connection.socket = self._context.wrap_socket(connection.socket, server_hostname=self._host)
 
 
 class Connection:
@@ -75,22 +57,28 @@ class Connection:
     def __init__(self, address: Address, deadline: float) -> None:
         self._url = address.url
         self._ldap: Any = None
-        try:
-            with self._border():
-                self._open(address, deadline)
-        except ServerDown:
-            self.close()
-            raise
+        with self._border():
+            candidates = addresses(address.host, address.port, deadline)
+        for others, candidate in reversed(list(enumerate(reversed(candidates)))):
+            share = time.monotonic() + (deadline - time.monotonic()) / (others + 1)  # a silent one leaves some to the next
+            try:
+                with self._border():
+                    self._open(address, candidate, share)
+            except ServerDown:
+                self.close()
+                if not others:
+                    raise
+            else:
+                break
 
-    def _open(self, address: Address, deadline: float) -> None:
-        encrypted_at_once = address.context is not None and not address.start_tls
+    def _open(self, address: Address, candidate: str, deadline: float) -> None:
         server = ldap3.Server(
-            address.host,
+            candidate,
             port=address.port,
-            use_ssl=encrypted_at_once,
-            tls=_VerifiedTls(address.context, deadline) if address.context else None,
+            use_ssl=address.context is not None and not address.start_tls,
+            tls=_VerifiedTls(address.context, address.host, deadline) if address.context else None,
             get_info=ldap3.NONE,
-            connect_timeout=_left(deadline),
+            connect_timeout=left(deadline),
         )
         self._ldap = ldap3.Connection(server, auto_referrals=False, raise_exceptions=False, check_names=False)
         self._ldap.open(read_server_info=False)
@@ -115,29 +103,17 @@ class Connection:
                 self._ldap.password = self._ldap.request = None  # ldap3 would keep it as long as the connection lives
             return self._outcome()
 
-    def search(self, base: str, filter_: str, attributes: list[str], deadline: float, *, one: bool = False) -> list[Entry]:
-        """Return the entries below `base`, or with `one` that entry alone; none if there is no such base.
-
-        Raises:
-            BackendDown: the server refuses, or refers to another server.
-        """
-        scope = ldap3.BASE if one else ldap3.SUBTREE
+    def search(self, base: str, filter_: str, attributes: Sequence[str], one: bool, deadline: float) -> Answered:  # noqa: FBT001
+        """Ask for the entries below `base`, or with `one` for that entry alone."""
         with self._border():
             self._limit(deadline)
-            self._ldap.search(base, filter_, scope, attributes=attributes or ["1.1"])
-            outcome = self._outcome()
+            self._ldap.search(base, filter_, ldap3.BASE if one else ldap3.SUBTREE, attributes=attributes or ["1.1"])
+            result = self._outcome()
             responses: list[Any] = self._ldap.response or []
             found = [response for response in responses if response["type"] == "searchResEntry"]
             entries = [Entry(response["dn"], _texts(response["raw_attributes"])) for response in found]
-        if outcome.code == NO_SUCH_OBJECT:
-            return []
-        if outcome.code == SIZE_LIMIT_EXCEEDED and len(entries) > 1:
-            return entries
-        if outcome.code == REFERRAL:
-            raise BackendDown(f"{self._url}: refers to another server, which is not followed")
-        if outcome.code != SUCCESS:
-            raise BackendDown(f"{self._url}: search refused: {outcome.name}")
-        return entries
+            references = [tuple(response["uri"]) for response in responses if response["type"] == "searchResRef"]
+        return Answered(result, entries, references)
 
     def set_password(self, dn: str, password: Secret, deadline: float, *, active_directory: bool) -> Outcome:
         """Give an entry a new password: by RFC 3062, in Active Directory by its unicodePwd ([MS-ADTS] 3.1.1.3.1.5)."""
@@ -161,14 +137,13 @@ class Connection:
             self._ldap = None
 
     def _limit(self, deadline: float) -> None:
-        self._ldap.socket.settimeout(_left(deadline))
+        self._ldap.socket.settimeout(left(deadline))
 
     def _outcome(self) -> Outcome:
-        result = self._ldap.result
-        outcome = Outcome(result["result"], result["description"], result["message"], _policy_error(result))
-        if outcome.code in (BUSY, UNAVAILABLE):
-            raise ServerDown(f"{outcome.name}")
-        return outcome
+        found = outcome(self._ldap.result)
+        if found.is_outage:
+            raise ServerDown(f"{found.name} {found.message[:200]}".rstrip())
+        return found
 
     @contextmanager
     def _border(self) -> Generator[None]:
@@ -179,36 +154,9 @@ class Connection:
             raise ServerDown(f"{self._url}: {error}") from None
 
 
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("no answer in time")
-    return left
-
-
 def _texts(raw: Mapping[str, list[bytes]]) -> dict[str, tuple[str, ...]]:
     texts: dict[str, tuple[str, ...]] = {}
     for name, values in raw.items():
         with suppress(UnicodeDecodeError):
             texts[name.lower()] = tuple(value.decode() for value in values)
     return texts
-
-
-def _policy_error(result: Mapping[str, Any]) -> int | None:
-    controls: dict[str, Any] = result.get("controls") or {}
-    control = controls.get(PPOLICY)
-    return parse_policy(control["value"] or b"") if control else None
-
-
-def parse_policy(value: bytes) -> int | None:
-    """Return the error of a PasswordPolicyResponseValue, None if it holds none or is none.
-
-    It is a SEQUENCE of an optional warning [0] and an optional error [1], each a few octets.
-    """
-    body = value[2:]
-    while len(body) > 2:  # noqa: PLR2004 - tag, length, content
-        tag, length = body[0], body[1]
-        if tag == _ERROR_TAG:
-            return int.from_bytes(body[2 : 2 + length])
-        body = body[2 + length :]
-    return None
