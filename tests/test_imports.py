@@ -26,8 +26,9 @@ ALLOWED = {
     "jid passwords tokens": "model errors jid",
     "sasl": "model errors jid passwords tokens soon",
     "secretfile threads lines throttle cache journal": "model errors",
+    "bridge": "errors",
     "sockets": "errors jid",
-    "store": "model errors",
+    "store": "model errors bridge",
     "backend": "model soon store threads",
     "verifier": "model errors passwords threads",
     "keyring": "store threads passwords model soon",
@@ -50,7 +51,7 @@ ALLOWED = {
     "listeners": "",
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "settings journal metrics model errors soon",
-    "extauth_*": "model backend errors jid passwords tokens store keyring sessions soon threads secretfile verifier",
+    "extauth_*": "model backend bridge errors jid passwords tokens store keyring sessions soon threads secretfile verifier",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 
