@@ -9,6 +9,9 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from extauth import jid
+from extauth.errors import BackendDown
+from extauth.issuing import EndSessions, InspectToken, IssueToken, IssueTokens, ListSessions, Login
+from extauth.keystore import Keystore
 from extauth.model import (
     Accept,
     CreateUser,
@@ -24,11 +27,15 @@ from extauth.model import (
     Secret,
     SetEnabled,
     SetPassword,
+    Tokens,
     Unavailable,
+    UserExists,
     Verdict,
 )
 from extauth.service import Service
 from extauth.soon import settle
+from extauth.tokens.grant import new_family
+from extauth.tokens.kinds import ACCESS, KEYS, KINDS
 
 MAX_WAIT = 30.0  # seconds that `audit-tail` waits at most
 
@@ -46,6 +53,16 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True):
     limit: int = 1000
     seen: int = 0
     wait: float = 0.0
+    kind: str = ""
+    fields: dict[str, str] = {}
+    lifetime: int = 0
+    device: str = ""
+    session: str = ""
+    token: str = ""
+    key: str = ""
+    key_id: str = ""
+    value: bytes = b""
+    force: bool = False
 
     def __repr__(self) -> str:
         return f"Command({self.verb!r}, ...)"
@@ -75,12 +92,17 @@ def _account(account: Accept) -> dict[str, str]:
 
 
 async def _ask(service: Service, request: Request) -> Reply:
-    verdict: Verdict = await settle(service.ask(request))
+    return _reply(await settle(service.ask(request)))
+
+
+def _reply(verdict: Verdict) -> Reply:
     match verdict:
         case Accept():
             return _result(_account(verdict))
         case Listing(accounts):
             return _result([_account(account) for account in accounts])
+        case Tokens(identity, tokens, attributes):
+            return _result({"jid": str(identity), **attributes, **{kind: text.reveal() for kind, text in tokens.items()}})
         case Reject(reason):
             return _refusal(reason)
         case Unavailable(reason, detail):
@@ -102,6 +124,88 @@ async def _user_list(service: Service, command: Command, origin: Origin) -> Repl
     """At most `limit` accounts of `domain` whose name comes after `after`."""
     identity = Identity(command.after, jid.domain_part(command.domain))
     return await _ask(service, ListUsers(identity, origin, command.limit))
+
+
+# Tokens -----------------------------------------------------------------------------------------------------------------------
+
+
+async def _token_issue(service: Service, command: Command, origin: Origin) -> Reply:
+    """An access and a refresh token for `jid` (and `device`), or one of `kind` with `fields` and `lifetime`.
+
+    A guest's token is made for a name that is nobody's, so that it is good for no account.
+    """
+    identity = jid.parse(command.jid)
+    known: Verdict = await settle(service.ask(UserExists(identity, origin)))
+    if command.kind:
+        if isinstance(known, Accept) and KINDS.get(command.kind, ACCESS).restricts:
+            return _refusal(Reason.USER_EXISTS)
+        return await _ask(service, IssueToken(identity, origin, command.kind, command.fields, command.lifetime))
+    if not isinstance(known, Accept):
+        return _reply(known)
+    login = Login(service.milliseconds(), new_family(), primary=True)  # by order of the administrator
+    return await _ask(service, IssueTokens(identity, origin, login, command.device))
+
+
+async def _token_inspect(service: Service, command: Command, origin: Origin) -> Reply:
+    """What `token` of `domain` is; it is not used up."""
+    return await _ask(service, InspectToken(Identity("", jid.domain_part(command.domain)), origin, Secret(command.token)))
+
+
+async def _session_list(service: Service, command: Command, origin: Origin) -> Reply:
+    """At most `limit` sessions of `jid`, or of `domain`, whose id comes after `after`."""
+    return await _ask(service, ListSessions(_somebody(command), origin, command.after, command.limit))
+
+
+async def _session_end(service: Service, command: Command, origin: Origin) -> Reply:
+    """End `session` or those of `device` or all of `jid`, or all of `domain`; or that of `token`, which is one of `domain`."""
+    if not command.token:
+        end = EndSessions(_somebody(command), origin, "administrator", command.session, command.device)
+        return await _ask(service, end)
+    inspect = InspectToken(Identity("", jid.domain_part(command.domain)), origin, Secret(command.token))
+    found: Verdict = await settle(service.ask(inspect))
+    if not isinstance(found, Accept):
+        return _reply(found)
+    return await _ask(service, EndSessions(found.identity, origin, "administrator", found.attributes["family"]))
+
+
+def _somebody(command: Command) -> Identity:
+    return jid.parse(command.jid) if command.jid else Identity("", jid.domain_part(command.domain))
+
+
+# Keys -------------------------------------------------------------------------------------------------------------------------
+
+
+def _about_keys(verb: Callable[[Keystore, str, Command], Awaitable[Reply]]) -> Callable[..., Awaitable[Reply]]:
+    """Return a verb about the keys of `domain`. None of them ever tells what a key is."""
+
+    async def checked(service: Service, command: Command, _origin: Origin) -> Reply:
+        domain = jid.domain_part(command.domain)
+        if domain not in service.settings.domains:
+            return _refusal(Reason.UNKNOWN_DOMAIN)
+        if command.key and command.key not in KEYS:
+            return _refusal(Reason.BAD_NAME, f"no key {command.key!r}: there are {', '.join(KEYS)}")
+        try:
+            return await verb(service.keystore, domain, command)
+        except BackendDown as down:
+            return {**_refusal(Reason.BACKEND_DOWN, str(down)), "unavailable": True}
+
+    return checked
+
+
+async def _key_list(keys: Keystore, domain: str, _command: Command) -> Reply:
+    return _result([key._asdict() for key in await keys.described(domain)])
+
+
+async def _key_add(keys: Keystore, domain: str, command: Command) -> Reply:
+    """A new key `key`: random, or `value`."""
+    return _result({"key": command.key, "id": await keys.add(domain, command.key, command.value or None)})
+
+
+async def _key_retire(keys: Keystore, domain: str, command: Command) -> Reply:
+    """Forget the key `key` with `key_id`; `force`: whatever it has signed."""
+    if await keys.retire(domain, command.key, command.key_id, force=command.force):
+        return _result({"key": command.key, "id": command.key_id})
+    return _refusal(Reason.NOT_ALLOWED, "there is no such key, or tokens that it has signed may still be valid")
 
 
 async def _status(service: Service, _command: Command, _origin: Origin) -> Reply:
@@ -145,6 +249,13 @@ _VERBS: dict[str, Callable[[Service, Command, Origin], Awaitable[Reply]]] = {
     "user-remove": _about_account(lambda i, o, _: RemoveUser(i, o)),
     "user-show": _about_account(lambda i, o, _: FindAccount(i, o)),
     "user-list": _user_list,
+    "token-issue": _token_issue,
+    "token-inspect": _token_inspect,
+    "session-list": _session_list,
+    "session-end": _session_end,
+    "key-list": _about_keys(_key_list),
+    "key-add": _about_keys(_key_add),
+    "key-retire": _about_keys(_key_retire),
     "status": _status,
     "audit-tail": _audit_tail,
 }

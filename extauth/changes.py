@@ -6,6 +6,7 @@ from typing import Literal
 
 from extauth.backend import Backend
 from extauth.errors import BackendDown
+from extauth.issuing import ABOUT_TOKENS, EndSessions
 from extauth.model import (
     Accept,
     Answer,
@@ -15,7 +16,10 @@ from extauth.model import (
     ListUsers,
     Reason,
     Reject,
+    RemoveUser,
     Request,
+    SetEnabled,
+    SetPassword,
     Unavailable,
     UserExists,
     Verdict,
@@ -23,6 +27,7 @@ from extauth.model import (
 from extauth.soon import settle
 
 NO_USER = Reject(Reason.NO_USER)
+
 
 Note = Callable[[str, str], None]
 """Takes a backend's name and what it said, for the audit line."""
@@ -61,6 +66,8 @@ async def change(members: Sequence[Member], request: Request, note: Note) -> Ver
     try:
         if isinstance(request, ListUsers):
             return await _list(members, request, note, ask)
+        if isinstance(request, ABOUT_TOKENS):
+            return await _at_token_keeper(members, request, note, ask)
         return await _change(members, request, note, ask)
     except BackendDown as down:
         # Who knows the name can't be told: a change could go to the wrong place.
@@ -88,7 +95,33 @@ async def _change(members: Sequence[Member], request: Request, note: Note, ask: 
         return Reject(Reason.NOT_SUPPORTED)
     answer = await ask(owner, request)
     note(owner.name, answer.reason if isinstance(answer, Reject) else "done" if answer else "unknown")
+    cause = _ends_sessions(request)
+    if cause and isinstance(answer, Accept):
+        # Before the change is acknowledged: who asked for it may take it that nobody is logged in by the old credentials.
+        await _at_token_keeper(members, EndSessions(request.identity, request.origin, cause), note, ask)
     return answer or NO_USER
+
+
+def _ends_sessions(request: Request) -> str:
+    """Return why a change ends the tokens of its account; "": it does not."""
+    if isinstance(request, SetPassword):
+        return "password"
+    if isinstance(request, SetEnabled) and not request.enabled:
+        return "disabled"
+    return "removed" if isinstance(request, RemoveUser) else ""
+
+
+async def _at_token_keeper(members: Sequence[Member], request: Request, note: Note, ask: _Asker) -> Verdict:
+    """Have the first that keeps tokens answer; all of them, if tokens are to be revoked."""
+    verdict: Verdict = Reject(Reason.NOT_SUPPORTED)
+    for member in members:
+        if type(request) in member.backend.handles:
+            answer = await ask(member, request)
+            note(member.name, answer.reason if isinstance(answer, Reject) else request.operation)
+            verdict = answer or verdict
+            if not isinstance(request, EndSessions):
+                break
+    return verdict
 
 
 async def _list(members: Sequence[Member], request: ListUsers, note: Note, ask: _Asker) -> Verdict:

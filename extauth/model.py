@@ -14,6 +14,10 @@ from msgspec import Struct
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
+VIA = (
+    "login"  # the attribute that tells how somebody logged in; after a primary login (a password, a certificate) there is none
+)
+
 
 class Secret:
     """A text that must never be shown: it has no repr, can't be compared with `==`, pickled or formatted."""
@@ -57,7 +61,8 @@ class Origin(Struct, frozen=True, gc=False):
 
     `listener` is its name in the configuration; `peer` the process on the socket (the XMPP server), `client` the address of
     the person's own connection, where the server tells it; `secure` whether that connection is encrypted (None: not told);
-    `patience` the seconds after which the peer no longer waits for an answer.
+    `patience` the seconds after which the peer no longer waits for an answer; `enforces` whether the server keeps a restricted
+    login (a guest's) to what the attributes of its `Accept` allow.
     """
 
     listener: str
@@ -66,6 +71,7 @@ class Origin(Struct, frozen=True, gc=False):
     secure: bool | None = None
     mechanism: str = ""
     patience: float = 10.0
+    enforces: bool = False
 
 
 class Reason(StrEnum):
@@ -97,6 +103,13 @@ class Reason(StrEnum):
     LOGON_RESTRICTED = "logon-restricted"
     NOT_IN_GROUP = "not-in-group"
     AMBIGUOUS = "ambiguous-name"
+    BAD_TOKEN = "bad-token"  # noqa: S105
+    EXPIRED_TOKEN = "expired-token"  # noqa: S105
+    WRONG_TOKEN = "wrong-token"  # noqa: S105
+    UNKNOWN_FAMILY = "unknown-family"
+    TOKEN_REVOKED = "token-revoked"  # noqa: S105
+    TOKEN_REUSED = "token-reused"  # noqa: S105
+    NOT_ENFORCED = "not-enforced"
     BACKEND_DOWN = "backend-down"
     BACKEND_TIMEOUT = "backend-timeout"
     BUG = "internal-error"
@@ -282,6 +295,14 @@ class Listing(Struct, frozen=True, gc=False):
     accounts: tuple[Accept, ...]
 
 
+class Tokens(Struct, frozen=True, gc=False):
+    """Tokens by kind, as clients store them (base64). `attributes` tell of them what is no secret."""
+
+    identity: Identity
+    tokens: Mapping[str, Secret]
+    attributes: Mapping[str, str] = NOTHING
+
+
 class Unavailable(Struct, frozen=True, gc=False):
     """Nobody can tell at present: neither yes nor no, and nothing that may be remembered as either."""
 
@@ -289,8 +310,8 @@ class Unavailable(Struct, frozen=True, gc=False):
     detail: str = ""
 
 
-Answer = Accept | Reject | Keys | HashedTokens | Listing
+Answer = Accept | Reject | Keys | HashedTokens | Listing | Tokens
 Verdict = Answer | Unavailable
 
 # Tells a verdict from what has to be waited for, at a fraction of what isinstance(..., Awaitable) costs.
-VERDICTS = (Accept, Reject, Keys, HashedTokens, Listing, Unavailable)
+VERDICTS = (Accept, Reject, Keys, HashedTokens, Listing, Tokens, Unavailable)

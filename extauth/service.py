@@ -15,6 +15,7 @@ from extauth.changes import Member
 from extauth.errors import ConfigError
 from extauth.jid import local_part
 from extauth.journal import Journal
+from extauth.keystore import Keystore
 from extauth.metrics import Metrics
 from extauth.model import Anonymous, Identity, Origin, Reason, Reject, Request, Verdict
 from extauth.negotiation import Negotiation
@@ -103,6 +104,15 @@ class Service:
     def metrics(self) -> Metrics:
         """What has been counted."""
         return self._surroundings.metrics
+
+    @property
+    def keystore(self) -> Keystore:
+        """The keys of all domains, as the store has them this moment."""
+        return Keystore(self._surroundings.store, self._surroundings.now)
+
+    def milliseconds(self) -> int:
+        """Return Unix time."""
+        return int(self._surroundings.now() * 1000)
 
     @property
     def store(self) -> Store:

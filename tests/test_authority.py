@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from extauth.errors import BackendDown
+from extauth.issuing import EndSessions, IssueTokens, Login
 from extauth.journal import Decision, set_up_logging
 from extauth.model import (
     Accept,
@@ -39,6 +40,7 @@ from extauth.model import (
     Secret,
     SetEnabled,
     SetPassword,
+    Tokens,
     Unavailable,
     UserExists,
     Verdict,
@@ -566,3 +568,41 @@ async def test_the_secret_of_a_request_is_not_shown() -> None:
 
 def assert_never_equal(secret: Secret) -> None:
     assert secret == secret.reveal()
+
+
+# What changes of an account do to its sessions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "cause"),
+    [
+        (SetPassword(ALICE, ORIGIN, Secret("fake")), "password"),
+        (SetEnabled(ALICE, ORIGIN, enabled=False), "disabled"),
+        (RemoveUser(ALICE, ORIGIN), "removed"),
+        (SetEnabled(ALICE, ORIGIN, enabled=True), None),
+    ],
+)
+async def test_a_change_that_voids_credentials_ends_sessions_before_it_is_acknowledged(
+    request_: Request, cause: str | None
+) -> None:
+    yes = Accept(ALICE)
+    for done in (yes, Reject(Reason.PASSWORD_TOO_SHORT)):
+        accounts = FakeBackend({UserExists: yes, SetPassword: done, SetEnabled: done, RemoveUser: done})
+        keepers = [FakeBackend({EndSessions: yes}), FakeBackend({EndSessions: yes})]
+        assert await decide(Scene([keepers[0], accounts, keepers[1]]), request_) == done
+        expected = [EndSessions(ALICE, ORIGIN, cause)] if cause and done is yes else []
+        assert [keeper.asked for keeper in keepers] == [expected, expected]
+    down = FakeBackend({EndSessions: BackendDown("away")})
+    accounts = FakeBackend({UserExists: yes, SetPassword: yes, SetEnabled: yes, RemoveUser: yes})
+    assert await decide(Scene([down, accounts]), request_) == (Unavailable(Reason.BACKEND_DOWN, "a: away") if cause else yes)
+
+
+async def test_requests_about_tokens_go_to_who_keeps_them() -> None:
+    accounts = FakeBackend({UserExists: Accept(ALICE)})
+    tokens = Tokens(ALICE, {"access": Secret("fake")})
+    keeper = FakeBackend({IssueTokens: tokens})
+    request = IssueTokens(ALICE, ORIGIN, Login(0, "f", primary=True))
+    scene = Scene([accounts, keeper])
+    assert await decide(scene, request) is tokens
+    assert scene.metrics.decisions["front", "issue-tokens", "accept", "ok"] == 1
+    assert await decide(Scene([accounts]), request) == Reject(Reason.NOT_SUPPORTED)

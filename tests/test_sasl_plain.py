@@ -87,7 +87,7 @@ def test_unless_it_is_a_proxy() -> None:
     def play(message: bytes) -> object:
         return Client("PLAIN", people, options=options).begin(message)
 
-    assert play(b"user\0admin\0master") == Success(USER)
+    assert play(b"user\0admin\0master") == Success(USER, None, {"login": "proxy"})
     assert isinstance(people.asked[-1], UserExists)
     assert people.asked[-1].identity == USER
     assert play(b"\0admin\0master") == Success(Identity("admin", DOMAIN), None, {"role": "member"})

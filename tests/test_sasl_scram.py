@@ -338,7 +338,7 @@ def test_a_proxy() -> None:
     first = "n,a=alice@example.com,n=user,r=abc"
     success = log_in(first, Client("SCRAM-SHA-256", people, options=options))
     assert isinstance(success, Success)
-    assert (success.identity, success.attributes) == (Identity("alice", DOMAIN), {})
+    assert (success.identity, success.attributes) == (Identity("alice", DOMAIN), {"login": "proxy"})
 
 
 # Channel binding --------------------------------------------------------------------------------------------------------------

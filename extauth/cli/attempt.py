@@ -103,10 +103,13 @@ def _client(login: Login) -> Callable[[bytes], bytes]:
     """Return the client's side of a mechanism: from each message of the server its answer, b"" first."""
     if login.mechanism == "PLAIN":
         return lambda _: f"\0{login.user}\0{login.password}".encode()
+    if login.mechanism == "X-OAUTH":
+        token = _decoded(login.password)
+        return lambda _: token
     for family in scram.Hash:
         if login.mechanism == f"SCRAM-{family.value}":
             return _Scram(family, login).answer
-    known = ", ".join(["PLAIN", *(f"SCRAM-{family.value}" for family in scram.Hash)])
+    known = ", ".join(["PLAIN", *(f"SCRAM-{family.value}" for family in scram.Hash), "X-OAUTH"])
     raise Unable(f"can't play the client of {login.mechanism} (only of {known})")
 
 
@@ -141,6 +144,14 @@ class _Scram:
         proof = bytes(a ^ b for a, b in zip(client_key, mask, strict=True))
         self._signature = hmac.digest(keys.server_key, signed, self._family.digest)
         return f"{without_proof},p={_b64(proof)}".encode()
+
+
+def _decoded(token: str) -> bytes:
+    """Return a token as X-OAUTH has it; people hold it in base64."""
+    try:
+        return base64.b64decode(token, validate=True)
+    except ValueError:
+        raise Unable("this is not the base64 of a token") from None
 
 
 def _send(wire: Wire, data: bytes) -> None:

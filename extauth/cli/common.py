@@ -111,6 +111,14 @@ def read_password(*, from_stdin: bool, confirm: bool = False) -> str:
     return password
 
 
+def read_secret(what: str) -> str:
+    """Read a secret from a prompt on a terminal, else from the first line of standard input."""
+    if sys.stdin.isatty():
+        secret: str = click.prompt(what, hide_input=True, err=True)
+        return secret
+    return read_password(from_stdin=True)
+
+
 password_option = click.option(
     "--password-stdin",
     "from_stdin",

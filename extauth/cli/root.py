@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from extauth.cli.common import Choices
+from extauth.cli.key import key
 from extauth.cli.login import login
 from extauth.cli.serve import check, serve
 from extauth.cli.status import audit, status
+from extauth.cli.token import session, token
 from extauth.cli.user import user
 
 click.UsageError.exit_code = os.EX_USAGE  # click's own is 2
@@ -39,5 +41,5 @@ def connect(arguments: tuple[str, ...]) -> None:
     raise AssertionError(arguments)  # extauth.cli.entry hands over before click is imported
 
 
-for command in (serve, check, login, user, status, audit):
+for command in (serve, check, login, user, token, session, key, status, audit):
     cli.add_command(command)

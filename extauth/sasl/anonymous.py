@@ -2,7 +2,7 @@
 
 import secrets
 
-from extauth.model import Anonymous, Identity
+from extauth.model import VIA, Anonymous, Identity
 from extauth.sasl.mechanism import Failure, Malformed, Mechanism, Session, Success, Talk, ask, outcome, text
 
 MAX_TRACE = 255  # characters: RFC 4505 section 2
@@ -14,7 +14,7 @@ def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
     if len(trace) > MAX_TRACE:
         raise Malformed("a trace of more than 255 characters")
     identity = Identity(secrets.token_hex(16), session.domain)
-    return outcome((yield from ask(Anonymous(identity, session.origin, trace))))
+    return outcome((yield from ask(Anonymous(identity, session.origin, trace))), attributes={VIA: "anonymous"})
 
 
 MECHANISMS = (Mechanism(name="ANONYMOUS", run=run, needs=Anonymous, priority=10),)

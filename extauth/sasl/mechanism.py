@@ -18,6 +18,7 @@ from msgspec import Struct
 from extauth import jid
 from extauth.model import (
     NOTHING,
+    VIA,
     Accept,
     Answer,
     Identity,
@@ -44,6 +45,8 @@ Condition: TypeAlias = Literal[
     "temporary-auth-failure",
 ]
 """The failure conditions of RFC 6120 section 6.5."""
+
+BY_PROXY: Mapping[str, str] = MappingProxyType({VIA: "proxy"})
 
 NO_BINDINGS: Mapping[str, bytes] = MappingProxyType({})
 
@@ -270,7 +273,7 @@ def conclude(
     `attributes` are what an earlier answer told of the login.
     """
     if isinstance(answer, Accept) and target.user and target != answer.identity:
-        answer, attributes = (yield from ask(UserExists(target, session.origin))), NOTHING
+        answer, attributes = (yield from ask(UserExists(target, session.origin))), BY_PROXY
     return outcome(answer, data, attributes)
 
 

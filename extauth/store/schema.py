@@ -30,6 +30,30 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE scram_key ADD COLUMN added INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE scram_key ADD COLUMN expires INTEGER",
     ),
+    (
+        # Of the keys of a name the one made last signs; `latest` is no earlier than the last expiry of what a key has signed.
+        """CREATE TABLE token_key (
+            domain TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, value BYTEA NOT NULL, imported INTEGER NOT NULL,
+            made INTEGER NOT NULL, latest INTEGER NOT NULL,
+            PRIMARY KEY (domain, name, id))""",
+        # A family of tokens: one for each device. `seq` and `expires` are of the refresh token issued last, since `rotated`;
+        # `ended` is 0 while it lives. `proven` and `made` are in milliseconds.
+        """CREATE TABLE family (
+            id TEXT NOT NULL PRIMARY KEY, domain TEXT NOT NULL, name TEXT NOT NULL, device TEXT NOT NULL,
+            proven INTEGER NOT NULL, made INTEGER NOT NULL, used INTEGER NOT NULL, ends INTEGER NOT NULL,
+            seq INTEGER NOT NULL, rotated INTEGER NOT NULL, expires INTEGER NOT NULL,
+            ended INTEGER NOT NULL, cause TEXT NOT NULL)""",
+        "CREATE INDEX family_of_user ON family (domain, name)",
+        "CREATE INDEX family_by_end ON family (ends)",
+        # What was proven before `not_before` (in milliseconds) is void: of a user, or (name '') of all users of the domain.
+        # `seq` is the user's sequence number, in the mode of MongooseIM.
+        """CREATE TABLE token_horizon (
+            domain TEXT NOT NULL, name TEXT NOT NULL, not_before INTEGER NOT NULL, seq INTEGER NOT NULL,
+            PRIMARY KEY (domain, name))""",
+        # One-time tokens that have been used, until they expire.
+        """CREATE TABLE token_spent (mac TEXT NOT NULL PRIMARY KEY, expires INTEGER NOT NULL)""",
+        "CREATE INDEX token_spent_by_expiry ON token_spent (expires)",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -1,0 +1,44 @@
+"""Backend `tokens`: the access and refresh tokens that extauth itself issues, and whoever holds one."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from extauth.backend import Backend, Context
+from extauth.errors import ConfigError
+from extauth.keystore import Keystore
+from extauth.sessions import Sessions
+from extauth.tokens.kinds import PROVISION, TOKEN_SECRET
+from extauth_tokens.config import Config
+from extauth_tokens.keeper import TokenBackend
+
+
+@asynccontextmanager
+async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
+    """Open the tokens of the state store."""
+    keys = Keystore(context.store, context.now, _read_keys(context.name, config))
+    sessions = Sessions(context.store, context.now, grace=config.grace, cap=config.max_sessions)
+    yield TokenBackend(config, keys, sessions, context.now)
+
+
+def _read_keys(name: str, config: Config) -> dict[str, bytes]:
+    """Read the keys that are kept in files: byte for byte, as MongooseIM does."""
+    files = {TOKEN_SECRET: config.token_secret_file, PROVISION.key: config.provision_pre_shared_file}
+    keys: dict[str, bytes] = {}
+    problems: list[str] = []
+    for key, path in files.items():
+        if path is None:
+            continue
+        place = f"backend.{name}.{key}_file"
+        try:
+            keys[key] = Path(path).read_bytes()
+        except OSError as error:
+            problems.append(f"{place}: {path}: {error.strerror}")
+            continue
+        if Path(path).stat().st_mode & 0o007:
+            problems.append(f"{place}: {path}: others may read it; chmod o= it")
+        if not keys[key]:
+            problems.append(f"{place}: {path}: is empty")
+    if problems:
+        raise ConfigError(problems)
+    return keys

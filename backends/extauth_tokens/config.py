@@ -1,0 +1,39 @@
+"""The keys of a `tokens` backend."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from extauth.tokens.kinds import ACCESS, DAY, GUEST, REFRESH
+
+LONGEST_GRACE = 10  # seconds: as long as a successor may be asked for again, a thief may, too
+MOST_SESSIONS = 1000
+
+
+@dataclass(frozen=True)
+class Config:
+    """[backend.tokens]: lifetimes are in seconds."""
+
+    mode: Literal["rotating", "mongooseim"] = "rotating"
+    access_lifetime: int = ACCESS.lifetime
+    refresh_lifetime: int = REFRESH.lifetime
+    session_lifetime: int = 90 * DAY  # after which a device has to log in by a password again, whatever it did meanwhile
+    guest_lifetime: int = GUEST.lifetime
+    grace: int = LONGEST_GRACE  # for a refresh token whose successor got lost on its way
+    max_sessions: int = 20  # of one user; one more ends the oldest
+    revocable_access: bool = False  # whether access tokens end with their session, for a look into the store at each login
+    refresh_returns: Literal["access", "refresh"] = "access"  # mode "mongooseim": what a login by a refresh token gives
+    token_secret_file: str | None = None  # mode "mongooseim": a key shared with MongooseIM
+    provision_pre_shared_file: str | None = None  # the key of whoever makes provision tokens
+
+    def __post_init__(self) -> None:
+        for name in ("access_lifetime", "refresh_lifetime", "session_lifetime", "guest_lifetime"):
+            if not 0 < getattr(self, name) <= 10_000 * DAY:
+                raise ValueError(f"{name}: must be 1 second to 10000 days")
+        if not self.access_lifetime <= self.refresh_lifetime <= self.session_lifetime:
+            raise ValueError("access_lifetime, refresh_lifetime, session_lifetime: must be in order")
+        if not 0 <= self.grace <= LONGEST_GRACE:
+            raise ValueError(f"grace: must be 0 to {LONGEST_GRACE} seconds")
+        if not 1 <= self.max_sessions <= MOST_SESSIONS:
+            raise ValueError(f"max_sessions: must be 1 to {MOST_SESSIONS}")
+        if self.mode == "rotating" and self.token_secret_file is not None:
+            raise ValueError('token_secret_file: another server\'s tokens know no families; it needs mode = "mongooseim"')

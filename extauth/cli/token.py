@@ -1,0 +1,146 @@
+"""`extauth token ...` and `extauth session ...`: what the `tokens` backend has issued."""
+
+import time
+from typing import Any
+
+import click
+
+from extauth.admin import Command
+from extauth.cli.client import perform_anyhow
+from extauth.cli.common import Choices, options, read_secret, show
+
+PAGE = 1000
+
+domain_option = click.option("--domain", metavar="DOMAIN", default="", help="Needed if several domains are configured.")
+
+
+def only_domain(choices: Choices, domain: str) -> str:
+    """Return `domain`, or the one that there is."""
+    domains = list(choices.settings().domains)
+    if not domain and len(domains) != 1:
+        raise click.UsageError(f"--domain is needed: there are {', '.join(domains)}")
+    return domain or domains[0]
+
+
+@click.group()
+def token() -> None:
+    """Issue, look at and revoke tokens; by the running daemon, or on its store when none runs."""
+
+
+@token.command()
+@click.argument("jid")
+@click.option("--device", metavar="NAME", default="", help="Whose tokens they are: a device has one session.")
+@click.option(
+    "--kind", metavar="KIND", default="", help="Instead of an access and a refresh token one guest or provision token."
+)
+@click.option(
+    "--room", "rooms", metavar="JID", multiple=True, help="A room that a guest may enter; may be given several times."
+)
+@click.option("--vcard", metavar="XML", default=None, help="What a provision token carries.")
+@click.option("--lifetime", metavar="SECONDS", type=click.IntRange(min=1), default=None, help="Of the one token.")
+@options
+@click.pass_obj
+def issue(
+    choices: Choices, jid: str, device: str, kind: str, rooms: tuple[str, ...], vcard: str | None, lifetime: int | None
+) -> None:
+    """Issue tokens to JID, as after a login by password."""
+    fields = ({"rooms": ",".join(rooms)} if rooms else {}) | ({"vcard": vcard} if vcard is not None else {})
+    command = Command("token-issue", jid=jid, device=device, kind=kind, fields=fields, lifetime=lifetime or 0)
+    show(choices, perform_anyhow(choices, command), _described)
+
+
+@token.command()
+@domain_option
+@options
+@click.pass_obj
+def inspect(choices: Choices, domain: str) -> None:
+    """Tell what a token is, read from a prompt or standard input; it is not used up."""
+    command = Command("token-inspect", domain=only_domain(choices, domain), token=read_secret("Token"))
+    show(choices, perform_anyhow(choices, command), _described)
+
+
+@token.command()
+@domain_option
+@options
+@click.pass_obj
+def revoke(choices: Choices, domain: str) -> None:
+    """Revoke a token, read from a prompt or standard input, with the whole session it belongs to."""
+    command = Command("session-end", domain=only_domain(choices, domain), token=read_secret("Token"))
+    show(choices, perform_anyhow(choices, command), _ended)
+
+
+@token.command(name="list")
+@click.argument("jid", required=False, default="")
+@domain_option
+@options
+@click.pass_obj
+def list_tokens(choices: Choices, jid: str, domain: str) -> None:
+    """List the refresh tokens that are valid: of JID, or of the domain."""
+    show(choices, _sessions(choices, jid, domain), _lines(lambda s: f"refresh {s['number']} of {s['session']}"))
+
+
+@click.group()
+def session() -> None:
+    """List and end the sessions of devices; by the running daemon, or on its store when none runs."""
+
+
+@session.command(name="list")
+@click.argument("jid", required=False, default="")
+@domain_option
+@options
+@click.pass_obj
+def list_sessions(choices: Choices, jid: str, domain: str) -> None:
+    """List the sessions of JID, or of the domain."""
+    show(choices, _sessions(choices, jid, domain), _lines(lambda s: f"{s['session']} {s['device'] or '-'}"))
+
+
+@session.command()
+@click.argument("jid", required=False, default="")
+@click.option("--session", "family", metavar="ID", default="", help="Only this one.")
+@click.option("--device", metavar="NAME", default="", help="Only those of this device.")
+@click.option("--all", "everybody", is_flag=True, help="Of everybody in the domain.")
+@domain_option
+@options
+@click.pass_obj
+def end(choices: Choices, jid: str, family: str, device: str, domain: str, *, everybody: bool) -> None:
+    """End the sessions of JID and revoke its tokens."""
+    if bool(jid) == everybody:
+        raise click.UsageError("either JID or --all is needed")
+    if everybody:
+        domain = only_domain(choices, domain)
+    command = Command("session-end", jid=jid, domain=domain, session=family, device=device)
+    show(choices, perform_anyhow(choices, command), _ended)
+
+
+def _sessions(choices: Choices, jid: str, domain: str) -> list[dict[str, str]]:
+    if not jid:
+        domain = only_domain(choices, domain)
+    found: list[dict[str, str]] = []
+    after = ""
+    while page := perform_anyhow(choices, Command("session-list", jid=jid, domain=domain, after=after, limit=PAGE)):
+        found += page
+        after = page[-1]["session"]
+        if len(page) < PAGE:
+            break
+    return found
+
+
+def _lines(what: Any) -> Any:  # noqa: ANN401 - makes a text of JSON
+    def text(sessions: list[dict[str, str]]) -> str:
+        return "\n".join(
+            f"{s['jid']} {what(s)} since {_time(s['made'])}, used {_time(s['used'])}, ends {_time(s['ends'])}" for s in sessions
+        )
+
+    return text
+
+
+def _ended(result: dict[str, str]) -> str:
+    return f"{result['jid'].removeprefix('@')}: {result['ended']} sessions ended"
+
+
+def _described(result: dict[str, str]) -> str:
+    return "\n".join(f"{key}: {_time(value) if key.endswith('expires') else value}" for key, value in result.items())
+
+
+def _time(seconds: str) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))

@@ -1,0 +1,67 @@
+"""The requests about tokens and sessions: they go to whoever keeps tokens, whosever the account is."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from msgspec import Struct
+
+from extauth.model import NOTHING, Request, Secret
+
+
+class Login(Struct, frozen=True, gc=False):
+    """A login that gets tokens. `at` is when it began, Unix time in milliseconds.
+
+    `family` is what the tokens belong to: of a login by a token that token's, of a primary one (a password, a certificate) the
+    id that the family will have if tokens are asked for.
+    """
+
+    at: int
+    family: str
+    primary: bool
+
+
+class IssueTokens(Request, frozen=True, gc=False):
+    """Give the user of a login an access and a refresh token: answered by `Tokens`. `device` is a name the client chose."""
+
+    operation: ClassVar[str] = "issue-tokens"
+    login: Login
+    device: str = ""
+
+
+class IssueToken(Request, frozen=True, gc=False):
+    """Make one token of another kind, by order of an administrator; `lifetime` in seconds (0: as configured)."""
+
+    operation: ClassVar[str] = "issue-token"
+    kind: str
+    fields: Mapping[str, str] = NOTHING
+    lifetime: int = 0
+
+
+class InspectToken(Request, frozen=True, gc=False):
+    """What would a login by this token of the domain end in? It is not used up: answered by `Accept` with attributes."""
+
+    operation: ClassVar[str] = "inspect-token"
+    token: Secret
+
+
+class ListSessions(Request, frozen=True, gc=False):
+    """The token families of the user, or of everybody in the domain whose id comes after `after`, in order of id."""
+
+    operation: ClassVar[str] = "list-sessions"
+    after: str = ""
+    limit: int = 1000
+
+
+class EndSessions(Request, frozen=True, gc=False):
+    """Revoke a family, those of a device, all tokens of the user, or (no user) of the domain; `cause` is a word for lists.
+
+    It is durable when it is answered: by `Accept`, whose attribute `ended` counts the families.
+    """
+
+    operation: ClassVar[str] = "end-sessions"
+    cause: str
+    family: str = ""
+    device: str = ""
+
+
+ABOUT_TOKENS = (IssueTokens, IssueToken, InspectToken, ListSessions, EndSessions)

@@ -1,0 +1,219 @@
+"""Token families: the one place that writes what tokens depend on.
+
+A family is what one login of one device has begun: its refresh tokens follow each other, and all of its tokens end with it.
+Each decision is one statement, so of two that come at once, from wherever, one is first. Nothing is remembered in memory.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from extauth.issuing import Login
+from extauth.model import Identity, Reason
+from extauth.soon import Soon, settle, then
+from extauth.store import Row, Statement, Store, Value
+
+# A family that lives at $1 (Unix seconds), and that no revocation of its user or domain has overtaken.
+_LIVES = (
+    "ended = 0 AND ends > $1 AND NOT EXISTS (SELECT 1 FROM token_horizon h "
+    "WHERE h.domain = family.domain AND h.name IN (family.name, '') AND h.not_before >= family.proven)"
+)
+_MINE = "id = $2 AND domain = $3 AND name = $4"
+_USERS = "domain = $3 AND name = $4"
+
+_BEGIN = (
+    "INSERT INTO family (id, domain, name, device, proven, made, used, ends, seq, rotated, expires, ended, cause) "
+    "SELECT $2, $3, $4, $5, $6, $7, $1, $8, 1, 0, $9, 0, '' WHERE NOT EXISTS (SELECT 1 FROM token_horizon h "
+    "WHERE h.domain = $3 AND h.name IN ($4, '') AND h.not_before >= $6) ON CONFLICT (id) DO NOTHING"
+)
+_RENEW = (
+    "UPDATE family SET used = $1, expires = CASE WHEN expires > $1 THEN expires WHEN ends < $5 THEN ends ELSE $5 END "
+    f"WHERE {_MINE} AND {_LIVES} RETURNING seq, expires, ends"
+)
+# $5 is the number presented. It is the one issued last: the next takes its place. It is the one before, whose successor was
+# never used, and that was a moment ago: the successor is given again. Else two have it, and nobody can tell who is the thief.
+_GOOD = "seq = $5 OR (seq - 1 = $5 AND rotated > $7 AND rotated < $8)"
+_ROTATE = (
+    f"UPDATE family SET ended = CASE WHEN {_GOOD} THEN ended ELSE $1 END, "
+    f"cause = CASE WHEN {_GOOD} THEN cause ELSE 'reused' END, "
+    "used = $1, rotated = CASE WHEN seq = $5 THEN $1 ELSE rotated END, "
+    "expires = CASE WHEN seq <> $5 THEN expires WHEN ends < $6 THEN ends ELSE $6 END, "
+    "seq = CASE WHEN seq = $5 THEN seq + 1 ELSE seq END "
+    f"WHERE {_MINE} AND {_LIVES} RETURNING seq, expires, ends, ended"
+)
+# What a new family ends of the same user, if it has begun.
+_OTHERS = f"{_USERS} AND ended = 0 AND id <> $2 AND EXISTS (SELECT 1 FROM family f WHERE f.id = $2 AND f.ended = 0)"
+_REPLACE = f"UPDATE family SET ended = $1, cause = 'replaced' WHERE {_OTHERS} AND device = $5"
+_CAP = (
+    f"UPDATE family SET ended = $1, cause = 'oldest' WHERE {_OTHERS} AND id NOT IN "
+    f"(SELECT id FROM family WHERE {_USERS} AND {_LIVES} AND id <> $2 ORDER BY made DESC, id LIMIT $5)"
+)
+_SWEEP = "DELETE FROM family WHERE ends <= $1"
+_STATE = "SELECT ended, cause, ends FROM family WHERE id = $1 AND domain = $2 AND name = $3"
+_COLUMNS = "SELECT id, domain, name, device, made, used, ends, seq FROM family"
+_FIND = f"{_COLUMNS} WHERE {_MINE} AND {_LIVES}"
+_LIST = f"{_COLUMNS} WHERE {_USERS} AND id > $2 AND {_LIVES} ORDER BY id LIMIT $5"
+_LIST_ALL = f"{_COLUMNS} WHERE domain = $3 AND id > $2 AND {_LIVES} ORDER BY id LIMIT $4"
+
+_END = "UPDATE family SET ended = $1, cause = $2 WHERE ended = 0 AND domain = $3"
+_HORIZON = (
+    "INSERT INTO token_horizon (domain, name, not_before, seq) VALUES ($1, $2, $3, 2) ON CONFLICT (domain, name) DO UPDATE "
+    "SET seq = token_horizon.seq + 1, "
+    "not_before = CASE WHEN token_horizon.not_before < $3 THEN $3 ELSE token_horizon.not_before END"
+)
+_BUMP_ALL = "UPDATE token_horizon SET seq = seq + 1 WHERE domain = $1 AND name <> ''"
+_HORIZONS = "SELECT name, not_before, seq FROM token_horizon WHERE domain = $1 AND name IN ($2, '')"
+_NUMBER = (
+    "INSERT INTO token_horizon (domain, name, not_before, seq) VALUES ($1, $2, 0, 1) ON CONFLICT (domain, name) DO UPDATE "
+    "SET seq = token_horizon.seq RETURNING seq, not_before"
+)
+_SPEND = "INSERT INTO token_spent (mac, expires) VALUES ($1, $2) ON CONFLICT (mac) DO NOTHING RETURNING mac"
+_SWEEP_SPENT = "DELETE FROM token_spent WHERE expires <= $1"
+
+
+class Turn(NamedTuple):
+    """The refresh token that a family has issued last: its number and expiry, and when the family ends (Unix seconds)."""
+
+    number: int
+    expires: int
+    ends: int
+
+
+class Session(NamedTuple):
+    """A family as a person sees it. Times are Unix seconds; `ends` is when it ends whatever is done."""
+
+    id: str
+    identity: Identity
+    device: str
+    made: int
+    used: int
+    ends: int
+    number: int
+
+
+class Sessions:
+    """The families in a store. `grace` is for how many seconds a lost successor is given once more; `cap` is per user.
+
+    Everything raises BackendDown if the store can't tell.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], float], *, grace: int, cap: int) -> None:
+        self._store = store
+        self._now = now
+        self._grace = grace
+        self._cap = cap
+
+    # A family's life --------------------------------------------------------------------------------------------------------
+
+    async def current(self, identity: Identity, login: Login, device: str, expires: int, ends: int) -> Turn | Reason:
+        """Return the refresh token that whoever made this login holds or is to hold; a primary login begins the family.
+
+        `expires` is of the token if there has to be a new one, `ends` of the family if this begins it (Unix seconds).
+        """
+        now = self._now()
+        second = int(now)
+        mine = (second, login.family, identity.domain, identity.user)
+        renew: Statement = (_RENEW, (*mine, expires))
+        if not login.primary:
+            ([*renewed],) = await self._store.write(renew)
+        else:
+            begin: Statement = (_BEGIN, (*mine, device, login.at, int(now * 1000), ends, min(expires, ends)))
+            around: list[Statement] = [(_CAP, (*mine, self._cap - 1)), (_SWEEP, (second,))]
+            if device:
+                around.append((_REPLACE, (*mine, device)))
+            _, renewed, *_ = await self._store.write(begin, renew, *around)
+        if renewed:
+            return Turn(*map(_int, renewed[0]))
+        why = await settle(self._why_not(identity, login.family))
+        return Reason.TOKEN_REVOKED if login.primary and why is Reason.UNKNOWN_FAMILY else why  # it came too late
+
+    async def rotate(self, identity: Identity, family: str, number: int, expires: int) -> Turn | Reason:
+        """Use the refresh token `number` of a family. Returns its successor, or why there is none."""
+        now = int(self._now())
+        values = (now, family, identity.domain, identity.user, number, expires, now - self._grace, now + self._grace)
+        (rows,) = await self._store.write((_ROTATE, values))
+        if not rows:
+            return await settle(self._why_not(identity, family))
+        *turn, ended = map(_int, rows[0])
+        return Reason.TOKEN_REUSED if ended else Turn(*turn)
+
+    def find(self, identity: Identity, family: str) -> Soon[Session | None]:
+        """Return a family; None: it has ended or been revoked, or there is none."""
+        rows = self._store.read(_FIND, int(self._now()), family, identity.domain, identity.user)
+        return then(rows, lambda rows: _session(rows[0]) if rows else None)
+
+    def _why_not(self, identity: Identity, family: str) -> Soon[Reason]:
+        rows = self._store.read(_STATE, family, identity.domain, identity.user)
+        return then(rows, self._reason)
+
+    def _reason(self, rows: list[Row]) -> Reason:
+        if not rows:
+            return Reason.UNKNOWN_FAMILY
+        ended, cause, ends = rows[0]
+        if ended:
+            return Reason.TOKEN_REUSED if cause == "reused" else Reason.TOKEN_REVOKED
+        return Reason.EXPIRED_TOKEN if _int(ends) <= self._now() else Reason.TOKEN_REVOKED
+
+    # All of them ------------------------------------------------------------------------------------------------------------
+
+    async def end(self, identity: Identity, cause: str, *, family: str = "", device: str = "") -> int:
+        """Revoke one family, those of a device, or everything of the user, or (without one) of the domain.
+
+        Returns how many families have ended by it.
+        """
+        now = self._now()
+        second = int(now)
+        domain, user = identity.domain, identity.user
+        only: tuple[Value, ...] = (second, cause, domain)
+        if family or device:
+            column, value = ("id", family) if family else ("device", device)
+            (ended,) = await self._store.write((f"{_END} AND {column} = $4 AND name = $5 RETURNING id", (*only, value, user)))
+        elif user:
+            # The horizon first: who begins a family at this moment is either before it and found, or sees it.
+            horizon: Statement = (_HORIZON, (domain, user, int(now * 1000)))
+            _, ended = await self._store.write(horizon, (f"{_END} AND name = $4 RETURNING id", (*only, user)))
+        else:
+            horizon = (_HORIZON, (domain, "", int(now * 1000)))
+            _, _, ended = await self._store.write(horizon, (_BUMP_ALL, (domain,)), (f"{_END} RETURNING id", only))
+        return len(ended)
+
+    def living(self, identity: Identity, after: str, limit: int) -> Soon[list[Session]]:
+        """Return the families that live of the user, or (without one) of the domain: after an id, in order of id."""
+        start = (int(self._now()), after, identity.domain)
+        if identity.user:
+            rows = self._store.read(_LIST, *start, identity.user, limit)
+        else:
+            rows = self._store.read(_LIST_ALL, *start, limit)
+        return then(rows, lambda rows: [_session(row) for row in rows])
+
+    # Without families -------------------------------------------------------------------------------------------------------
+
+    def horizon(self, identity: Identity) -> Soon[tuple[int, int]]:
+        """Return the time (ms) before which everything of the user is void, and the sequence number (as MongooseIM's)."""
+        return then(self._store.read(_HORIZONS, identity.domain, identity.user), _horizon)
+
+    async def number(self, identity: Identity, login: Login) -> int | Reason:
+        """Return the user's sequence number for a refresh token; from now on the user has one."""
+        ([[number, not_before]],) = await self._store.write((_NUMBER, (identity.domain, identity.user)))
+        void, _ = await settle(self.horizon(identity))
+        return Reason.TOKEN_REVOKED if max(_int(not_before), void) >= login.at else _int(number)
+
+    async def spend(self, mac: str, expires: int) -> bool:
+        """Use a one-time token up; False: it has been."""
+        spent, _ = await self._store.write((_SPEND, (mac, expires)), (_SWEEP_SPENT, (int(self._now()),)))
+        return bool(spent)
+
+
+def _horizon(rows: list[Row]) -> tuple[int, int]:
+    number = next((_int(row[2]) for row in rows if row[0] != ""), 1)
+    return max((_int(row[1]) for row in rows), default=0), number
+
+
+def _session(row: Row) -> Session:
+    family, domain, name, device, made, *times = row
+    used, ends, number = map(_int, times)
+    return Session(str(family), Identity(str(name), str(domain)), str(device), _int(made) // 1000, used, ends, number)
+
+
+def _int(value: Value) -> int:
+    assert isinstance(value, int)
+    return value
