@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from extauth.backend import Backend, Context
 from extauth.errors import ConfigError
 from extauth.keystore import Keystore
+from extauth.secretfile import read_key
 from extauth.sessions import Sessions
 from extauth.tokens.kinds import PROVISION, TOKEN_SECRET
 from extauth_tokens.config import Config
@@ -27,18 +27,11 @@ def _read_keys(name: str, config: Config) -> dict[str, bytes]:
     keys: dict[str, bytes] = {}
     problems: list[str] = []
     for key, path in files.items():
-        if path is None:
-            continue
-        place = f"backend.{name}.{key}_file"
-        try:
-            keys[key] = Path(path).read_bytes()
-        except OSError as error:
-            problems.append(f"{place}: {path}: {error.strerror}")
-            continue
-        if Path(path).stat().st_mode & 0o007:
-            problems.append(f"{place}: {path}: others may read it; chmod o= it")
-        if not keys[key]:
-            problems.append(f"{place}: {path}: is empty")
+        if path is not None:
+            try:
+                keys[key] = read_key(path, f"backend.{name}.{key}_file")
+            except ConfigError as error:
+                problems += error.problems
     if problems:
         raise ConfigError(problems)
     return keys

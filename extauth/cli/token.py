@@ -1,7 +1,7 @@
 """`extauth token ...` and `extauth session ...`: what the `tokens` backend has issued."""
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 import click
 
@@ -125,7 +125,7 @@ def _sessions(choices: Choices, jid: str, domain: str) -> list[dict[str, str]]:
     return found
 
 
-def _lines(what: Any) -> Any:  # noqa: ANN401 - makes a text of JSON
+def _lines(what: Callable[[dict[str, str]], str]) -> Callable[[list[dict[str, str]]], str]:
     def text(sessions: list[dict[str, str]]) -> str:
         return "\n".join(
             f"{s['jid']} {what(s)} since {_time(s['made'])}, used {_time(s['used'])}, ends {_time(s['ends'])}" for s in sessions
