@@ -1,7 +1,7 @@
 """Backend `tokens`: who may log in by which token where, and what is issued to whom."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -112,7 +112,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene_of(path: Path, config: Config) -> AsyncIterator[Scene]:
+async def scene_of(path: Path, config: Config) -> AsyncGenerator[Scene, None]:
     clock = Clock()
     with Threads("test", 1, 1.0) as threads:
         async with open_store(f"sqlite://{path}/state/state.db") as store:

@@ -91,10 +91,10 @@ class TokenBackend:
 
         def verified(known: bool) -> Reply:  # noqa: FBT001 - it is what `then` calls
             try:
-                owner = sealed.token.owner
+                owner = sealed.token.owner if known else None
             except InvalidName:
-                known = False
-            if not known:
+                owner = None
+            if owner is None:
                 return Reject(Reason.BAD_TOKEN)
             if owner.domain != domain:
                 return Reject(Reason.WRONG_TOKEN)
