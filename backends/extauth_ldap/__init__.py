@@ -5,10 +5,13 @@ from contextlib import asynccontextmanager
 
 from extauth.backend import Backend, Context
 from extauth.threads import Threads
+from extauth.verifier import Verifier
 from extauth_ldap.config import Config, account, addresses
 from extauth_ldap.directory import DirectBackend, Membership, Search, SearchBackend
 from extauth_ldap.groups import Groups, normal
+from extauth_ldap.passwords import by_extension, by_unicode_pwd
 from extauth_ldap.servers import Server, Servers
+from extauth_ldap.stored import StoredBackend
 from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
 from extauth_ldap.tree import Tree
 
@@ -29,14 +32,18 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
                 yield DirectBackend(tree, threads, config.timeout, bind_name_template(config.bind_dn_template))
             else:
                 search = Search(Template(config.base, dn_value), Template(config.filter, filter_value), config.name_attribute)
-                yield SearchBackend(
-                    tree,
-                    threads,
-                    config.timeout,
-                    search,
-                    _membership(config, tree),
-                    active_directory=config.active_directory,
-                )
+                common = (tree, threads, config.timeout, search, _membership(config, tree))
+                if config.password_attribute is None:
+                    yield SearchBackend(*common, by_unicode_pwd if config.active_directory else by_extension)
+                else:
+                    yield StoredBackend(
+                        *common,
+                        Verifier(context.name, context.hashing, frozenset(config.weak_schemes)),
+                        context.hashing,
+                        config.password_attribute,
+                        config.password_form,
+                        scram=config.scram,
+                    )
     finally:
         for used in (servers, *others.values()):
             used.close()

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 
 from extauth.errors import ConfigError
 from extauth.model import Secret
+from extauth.passwords.stored import WEAK, WRITABLE
 from extauth.secretfile import read_secret
 from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
 from extauth_ldap.wire import Address
 
+BRACED = ("dovecot-", "ldap-", "ssha")  # how the names of forms begin that are written as {SCHEME}
 PORTS = {"ldap": 389, "ldaps": 636}
 
 
@@ -33,6 +35,10 @@ class Config:
     name_attribute: str = "uid"  # must equal the user's name, or user@domain
     bind_dn_template: str | None = None  # bind directly, without a search
     active_directory: bool = False  # set passwords by unicodePwd
+    password_attribute: str | None = None  # read stored passwords from it and compare, instead of a bind
+    weak_schemes: tuple[str, ...] = ()  # of them that are good enough
+    password_form: str | None = None  # in which new ones are written to it, instead of by RFC 3062
+    scram: bool = False  # it holds SCRAM keys of everybody, so that SCRAM can be offered
     required_group: str | None = None  # DN
     roles: tuple[str, ...] = ()  # "role:DN of a group"
     groups_by: Literal["memberOf", "search", "in-chain"] = "memberOf"
@@ -45,7 +51,7 @@ class Config:
     server_timeout: float = 1.5  # seconds of them that one server may take
 
     def __post_init__(self) -> None:
-        problems = [*self._server_problems(), *self._template_problems(), *self._group_problems()]
+        problems = [*self._server_problems(), *self._template_problems(), *self._password_problems(), *self._group_problems()]
         if (self.bind_dn is None) != (self.bind_password_file is None):
             problems.append("bind_dn, bind_password_file: give both or none")
         if self.client_key is not None and self.client_certificate is None:
@@ -84,6 +90,20 @@ class Config:
                 problems.append("base: missing, unless bind_dn_template is given")
             if "{user}" not in self.filter:
                 problems.append("filter: must hold {user}")
+        return problems
+
+    def _password_problems(self) -> list[str]:
+        problems = [f"weak_schemes: {scheme!r} is none" for scheme in self.weak_schemes if scheme not in WEAK]
+        if self.password_form is not None and self.password_form not in WRITABLE:
+            problems.append(f"password_form: {self.password_form!r} is none; there are {', '.join(sorted(WRITABLE))}")
+        in_clear = (self.password_attribute or "").lower() == "userpassword"  # what has no {SCHEME} is a plain password there
+        if in_clear and self.password_form is not None and not self.password_form.startswith(BRACED):
+            problems.append(f"password_form: {self.password_form!r} in userPassword would be taken for a plain password")
+        if self.password_attribute is None:
+            if self.weak_schemes or self.password_form is not None or self.scram:
+                problems.append("weak_schemes, password_form, scram: need password_attribute")
+        elif self.bind_dn_template is not None or self.active_directory:
+            problems.append("password_attribute: needs a search, and a directory that shows stored passwords")
         return problems
 
     def _group_problems(self) -> list[str]:

@@ -28,7 +28,7 @@ from extauth_ldap.answers import Entry
 from extauth_ldap.groups import Groups
 from extauth_ldap.passwords import for_binding, for_setting
 from extauth_ldap.templates import Template, dn_value
-from extauth_ldap.tree import Found, Tree
+from extauth_ldap.tree import Act, Found, Tree
 
 T = TypeVar("T")
 
@@ -43,14 +43,14 @@ class Search:
     filter: Template
     name_attribute: str
 
-    def find(self, tree: Tree, identity: Identity, deadline: float) -> Found | Reject | None:
-        """Return the user's one entry; None if there is none of exactly that name.
+    def find(self, tree: Tree, identity: Identity, deadline: float, *attributes: str) -> Found | Reject | None:
+        """Return the user's one entry, with these attributes; None if there is none of exactly that name.
 
         Raises:
             BackendDown: it can't be told.
         """
         base, filter_ = self.base.fill(identity), self.filter.fill(identity)
-        found = tree.search(base, filter_, [self.name_attribute], deadline)
+        found = tree.search(base, filter_, [self.name_attribute, *attributes], deadline)
         if len(found) > 1:
             return Reject(Reason.AMBIGUOUS)
         if not found or not self._names(found[0].entry, identity):
@@ -79,7 +79,7 @@ class Membership:
         return {"role": ",".join(roles)} if roles else NOTHING
 
 
-class _Backend:
+class Directory:
     """What both ways to log in share."""
 
     def __init__(self, tree: Tree, threads: Threads, patience: float) -> None:
@@ -97,12 +97,17 @@ class _Backend:
         """Answer a request of one of the kinds in `handles`."""
         return self._answers[type(request)](request)
 
-    async def _run(self, request: Request, call: Callable[[float], T]) -> T:
+    async def run(self, request: Request, call: Callable[[float], T]) -> T:
+        """Make a call in a thread, with the deadline that it has to keep.
+
+        Raises:
+            BackendDown: no thread came free in time, and what the call raises.
+        """
         deadline = time.monotonic() + min(self._patience, PATIENCE_SHARE * request.origin.patience)
         return await self._threads.run(lambda: call(deadline))
 
 
-class DirectBackend(_Backend):
+class DirectBackend(Directory):
     """Binds under a name that is made of the user's, and asks nothing else."""
 
     def __init__(self, tree: Tree, threads: Threads, patience: float, name: Template) -> None:
@@ -118,14 +123,14 @@ class DirectBackend(_Backend):
             name = self._name.fill(request.identity)
         except ValueError:
             return None
-        outcome = await self._run(request, lambda deadline: self._tree.bind(name, password, deadline))
+        outcome = await self.run(request, lambda deadline: self._tree.bind(name, password, deadline))
         reason = diagnosis.of_bind(outcome)
         if reason is Reason.NO_USER:
             return None
         return Accept(request.identity) if reason is Reason.OK else Reject(reason)
 
 
-class SearchBackend(_Backend):
+class SearchBackend(Directory):
     """Searches the user's entry, and binds under its name."""
 
     def __init__(
@@ -135,13 +140,12 @@ class SearchBackend(_Backend):
         patience: float,
         search: Search,
         membership: Membership | None,
-        *,
-        active_directory: bool,
+        setter: Callable[[Secret], Act],
     ) -> None:
         super().__init__(tree, threads, patience)
         self._search = search
         self._membership = membership
-        self._active_directory = active_directory
+        self._setter = setter
         self._answers = {
             CheckPassword: self._check,
             CheckCertificate: self._admit,
@@ -154,7 +158,7 @@ class SearchBackend(_Backend):
         password = for_binding(request.password.reveal())
         if password is None:
             return Reject(Reason.MALFORMED)
-        return await self._run(request, lambda deadline: self._check_now(request.identity, password, deadline))
+        return await self.run(request, lambda deadline: self._check_now(request.identity, password, deadline))
 
     def _check_now(self, identity: Identity, password: Secret, deadline: float) -> Answer | None:
         user = self._search.find(self._tree, identity, deadline)
@@ -164,7 +168,7 @@ class SearchBackend(_Backend):
         return self._member(identity, user, deadline) if reason is Reason.OK else Reject(reason)
 
     async def _admit(self, request: CheckCertificate) -> Answer | None:
-        return await self._run(request, lambda deadline: self._admit_now(request.identity, deadline))
+        return await self.run(request, lambda deadline: self._admit_now(request.identity, deadline))
 
     def _admit_now(self, identity: Identity, deadline: float) -> Answer | None:
         user = self._search.find(self._tree, identity, deadline)
@@ -175,26 +179,27 @@ class SearchBackend(_Backend):
         return Reject(Reason.NOT_IN_GROUP) if attributes is None else Accept(identity, attributes)
 
     async def _exists(self, request: UserExists) -> Answer | None:
-        answer = await self._run(request, lambda deadline: self._admit_now(request.identity, deadline))
+        answer = await self.run(request, lambda deadline: self._admit_now(request.identity, deadline))
         return None if answer == Reject(Reason.NOT_IN_GROUP) else answer
 
     async def _change(self, request: SetPassword) -> Answer | None:
         password = for_setting(request.password.reveal())
         if password is None:
             return Reject(Reason.MALFORMED)
-        return await self._run(request, lambda deadline: self._change_now(request.identity, password, deadline))
+        change = self._setter(password)
+        return await self.run(request, lambda deadline: self.change_now(request.identity, change, deadline))
 
-    def _change_now(self, identity: Identity, password: Secret, deadline: float) -> Answer | None:
+    def change_now(self, identity: Identity, change: Act, deadline: float) -> Answer | None:
+        """Change a user's entry. Blocks."""
         user = self._search.find(self._tree, identity, deadline)
         if not isinstance(user, Found):
             return user
-        outcome = self._tree.set_password(user, password, deadline, active_directory=self._active_directory)
-        reason = diagnosis.of_change(outcome)
+        reason = diagnosis.of_change(self._tree.change(user, change, deadline))
         return Accept(identity) if reason is Reason.OK else Reject(reason)
 
     async def _waste(self, request: Decoy) -> Answer | None:
         """Bind as nobody: a round trip more, as for a user that exists."""
         base = self._search.base.fill(request.identity)
         name = f"cn={dn_value(secrets.token_hex(8))},{base}"
-        await self._run(request, lambda deadline: self._tree.bind(name, Secret(secrets.token_hex(8)), deadline))
+        await self.run(request, lambda deadline: self._tree.bind(name, Secret(secrets.token_hex(8)), deadline))
         return Reject(Reason.NO_USER)

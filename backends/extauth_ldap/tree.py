@@ -16,6 +16,9 @@ from extauth_ldap.wire import Connection
 
 HOPS = 3  # referrals in a row
 
+Act = Callable[[Connection, str, float], Outcome]
+"""Does something to the entry of a name, by a deadline."""
+
 
 class Found(NamedTuple):
     """An entry and the servers that have it: they are asked what follows of it."""
@@ -82,23 +85,11 @@ class Tree:
 
         return self._act(Purpose.BIND, home or self.servers, dn, bind, deadline, HOPS)
 
-    def set_password(self, found: Found, password: Secret, deadline: float, *, active_directory: bool) -> Outcome:
-        """Give an entry a new password, as the searching account."""
+    def change(self, found: Found, call: Act, deadline: float) -> Outcome:
+        """Change an entry, as the searching account."""
+        return self._act(Purpose.SEARCH, found.home, found.entry.dn, call, deadline, HOPS)
 
-        def change(connection: Connection, dn: str, until: float) -> Outcome:
-            return connection.set_password(dn, password, until, active_directory=active_directory)
-
-        return self._act(Purpose.SEARCH, found.home, found.entry.dn, change, deadline, HOPS)
-
-    def _act(
-        self,
-        purpose: Purpose,
-        servers: Servers,
-        dn: str,
-        call: Callable[[Connection, str, float], Outcome],
-        deadline: float,
-        hops: int,
-    ) -> Outcome:
+    def _act(self, purpose: Purpose, servers: Servers, dn: str, call: Act, deadline: float, hops: int) -> Outcome:
         outcome = servers.run(purpose, lambda connection, until: call(connection, dn, until), deadline)
         if outcome.code != REFERRAL:
             return outcome

@@ -115,16 +115,22 @@ class Connection:
             references = [tuple(response["uri"]) for response in responses if response["type"] == "searchResRef"]
         return Answered(result, entries, references)
 
-    def set_password(self, dn: str, password: Secret, deadline: float, *, active_directory: bool) -> Outcome:
-        """Give an entry a new password: by RFC 3062, in Active Directory by its unicodePwd ([MS-ADTS] 3.1.1.3.1.5)."""
+    def set_password(self, dn: str, password: Secret, deadline: float) -> Outcome:
+        """Give an entry a new password by the Password Modify operation (RFC 3062): the directory stores it in its own way."""
         with self._border():
             self._limit(deadline)
             try:
-                if active_directory:
-                    quoted = f'"{password.reveal()}"'.encode("utf-16-le")
-                    self._ldap.modify(dn, {"unicodePwd": [(ldap3.MODIFY_REPLACE, [quoted])]}, controls=[_ASK_POLICY])
-                else:
-                    self._ldap.extend.standard.modify_password(dn, None, password.reveal().encode(), controls=[_ASK_POLICY])
+                self._ldap.extend.standard.modify_password(dn, None, password.reveal().encode(), controls=[_ASK_POLICY])
+            finally:
+                self._ldap.request = None
+            return self._outcome()
+
+    def replace(self, dn: str, attribute: str, value: bytes, deadline: float) -> Outcome:
+        """Put one value in the place of all that an attribute has."""
+        with self._border():
+            self._limit(deadline)
+            try:
+                self._ldap.modify(dn, {attribute: [(ldap3.MODIFY_REPLACE, [value])]}, controls=[_ASK_POLICY])
             finally:
                 self._ldap.request = None
             return self._outcome()
