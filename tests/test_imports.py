@@ -53,7 +53,8 @@ ALLOWED = {
     "listeners": "",
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "issuing settings journal metrics model errors soon",
-    "extauth_*": "model issuing backend bridge errors jid passwords tokens store keyring keystore sessions soon threads "
+    "fetch": "model errors",
+    "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions soon threads "
     "secretfile verifier",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
