@@ -22,7 +22,10 @@ from extauth.threads import Threads
 
 
 class Backend(Protocol):
-    """Holds accounts or judges credentials."""
+    """Holds accounts or judges credentials.
+
+    One that answers FindKeys, but not for every hash, also has `hashes: frozenset[str]`: those it has keys for ("SHA-1" ...).
+    """
 
     @property
     def handles(self) -> frozenset[type[Request]]:

@@ -245,5 +245,5 @@ class Service:
 
 def _holders(rules: Domain, backends: Mapping[str, Backend]) -> list[Holder]:
     """Return the backends of a domain as `extauth.sasl.advertise` weighs them."""
-    found = [Holder(name, backends[name].handles) for name in rules.backends]
+    found = [Holder(name, backends[name].handles, getattr(backends[name], "hashes", None)) for name in rules.backends]
     return [*found, Holder("anonymous", frozenset({Anonymous}))] if rules.anonymous else found
