@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.certificates import Certificates, make_certificates
+from tests.servers.mariadb import MariaDb
+from tests.servers.postgres import Postgres
 from tests.servers.process import temporary_folder
 from tests.xmppclient import XmppClient
 
@@ -60,6 +62,20 @@ def xmpp(certificates: Certificates) -> Iterator[XmppClient]:
     """Give an XMPP client that trusts `certificates`."""
     with XmppClient(certificates.ca) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def mariadb(certificates: Certificates) -> Iterator[MariaDb]:
+    """Give a MariaDB that all tests share; who uses it empties it first."""
+    with temporary_folder() as folder, MariaDb(folder, certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(certificates: Certificates) -> Iterator[Postgres]:
+    """Give a PostgreSQL that all tests share; who uses it empties it first."""
+    with temporary_folder() as folder, Postgres(folder, certificates) as server:
+        yield server
 
 
 @pytest.fixture

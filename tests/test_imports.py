@@ -35,6 +35,7 @@ ALLOWED = {
     "keyring": "store threads passwords model soon",
     "keystore": "store tokens model errors soon",
     "sessions": "store tokens model issuing soon",
+    "sql": "backend verifier model errors jid passwords secretfile threads",
     "changes": "backend issuing model errors soon",
     "authority": "changes throttle cache journal metrics model errors soon passwords",
     "settings": "model errors jid",
@@ -55,7 +56,7 @@ ALLOWED = {
     "issuing settings journal metrics model errors soon",
     "fetch": "model errors",
     "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions soon threads "
-    "secretfile verifier",
+    "secretfile verifier sql",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

@@ -1,0 +1,48 @@
+"""Backend `postgres`: accounts in the tables of PostgreSQL, by asyncpg over a bridge."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import trio
+
+from extauth.backend import Backend, Context
+from extauth.bridge import open_bridge
+from extauth.sql.backend import SqlBackend
+from extauth.sql.server import ServerConfig
+from extauth.sql.statement import POSTGRESQL, Dialect
+from extauth_postgres.wire import Address, PostgresDatabase
+
+__all__ = ["Config", "open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ServerConfig):
+    """[backend.NAME] of `type = "postgres"`."""
+
+    dialect: ClassVar[Dialect] = POSTGRESQL
+    standard_port: ClassVar[int] = 5432
+
+
+@asynccontextmanager
+async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
+    """Prepare for the server; it is connected to when it is needed."""
+    address = Address(
+        config.host,
+        config.port or config.standard_port,
+        config.database,
+        config.user,
+        config.password(context.name),
+        config.tls_context(context.name),
+        config.timeout,
+    )
+    async with open_bridge(context.name) as bridge:
+        database = PostgresDatabase(bridge, address, config.connections, config.queue_patience)
+        try:
+            async with trio.open_nursery() as nursery:
+                yield SqlBackend(config, context, database, nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await database.close()

@@ -1,0 +1,189 @@
+"""Connections to PostgreSQL, with deadlines, and its errors as ours.
+
+A pool of our own: asyncpg's asks the server to reset a connection after each use, which costs a look-up a second round trip.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Coroutine, Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg
+import trio
+from msgspec import Struct
+
+from extauth.bridge import Bridge
+from extauth.errors import BackendDown
+from extauth.model import Secret
+from extauth.sql.database import Conflict, Lost, Row
+from extauth.sql.statement import Statement
+
+T = TypeVar("T")
+
+Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+FAREWELL = 1.0  # seconds that closing may take
+
+_GONE = (
+    OSError,  # also TimeoutError
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,  # the connection is closed
+    asyncpg.InvalidCachedStatementError,  # the table has been changed: another connection reads it anew
+)
+
+
+class Address(Struct, frozen=True):
+    """Where the server is, as whom it is asked, and how to encrypt. A host that begins with "/" is a folder of a Unix socket.
+
+    `patience` is how many seconds the server itself lets a statement take.
+    """
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: Secret | None
+    tls: ssl.SSLContext | None
+    patience: float
+
+
+class _TooMany(Exception):  # noqa: N818 - it undoes a transaction
+    """A statement was about more than one row."""
+
+
+class PostgresDatabase:
+    """A `Database` on PostgreSQL.
+
+    Args:
+        size: how many connections there may be.
+        queue_patience: seconds that a look-up may wait for one of them.
+    """
+
+    def __init__(self, bridge: Bridge, address: Address, size: int, queue_patience: float) -> None:
+        self._bridge = bridge
+        self._address = address
+        self._queue_patience = queue_patience
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Driver] = []
+
+    async def read(self, statement: Statement, values: Sequence[str], deadline: float) -> list[Row]:
+        """Run a SELECT on an idle connection or a new one."""
+        return await self._in_time(deadline, self._bridge.call(self._read, statement, values))
+
+    async def change(self, statement: Statement, values: Sequence[str], deadline: float) -> int:
+        """Run a statement in a transaction, on a new connection."""
+        return await self._in_time(deadline, self._bridge.call(self._change, statement, values))
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        await self._bridge.call(self._close)
+
+    async def _in_time(self, deadline: float, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            with trio.fail_after(max(0, deadline - time.monotonic())):
+                return await call
+        except trio.TooSlowError:
+            raise Lost("PostgreSQL: no answer in time") from None
+
+    # In the loop ----------------------------------------------------------------------------------------------------------
+
+    async def _read(self, statement: Statement, values: Sequence[str]) -> list[Row]:
+        await self._wait_for_turn()
+        try:
+            connection = self._idle.pop() if self._idle else await self._connect(changes=False)
+            try:
+                with _border(Lost):
+                    rows = await connection.fetch(statement.text, *values)
+            except BaseException as error:
+                connection.terminate()
+                if isinstance(error, Lost):
+                    await self._close()  # if one is broken, the others are, too
+                raise
+            self._idle.append(connection)
+        finally:
+            self._free.release()
+        return [dict(row) for row in rows]
+
+    async def _wait_for_turn(self) -> None:
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._queue_patience):
+                await self._free.acquire()
+        except TimeoutError:
+            raise BackendDown("PostgreSQL: all connections are busy") from None
+
+    async def _change(self, statement: Statement, values: Sequence[str]) -> int:
+        connection = await self._connect(changes=True)
+        try:
+            with _border(BackendDown):
+                count = await _run(connection, statement, values)
+            with suppress(*_GONE, asyncpg.PostgresError):
+                await connection.close(timeout=FAREWELL)
+        finally:
+            connection.terminate()  # unless it is closed
+        return count
+
+    async def _connect(self, *, changes: bool) -> Driver:
+        address = self._address
+        try:
+            return await asyncpg.connect(
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                password=address.password.reveal() if address.password else "",
+                database=address.database,
+                ssl=address.tls or "disable",
+                server_settings={
+                    "application_name": "extauth",
+                    "default_transaction_read_only": "off" if changes else "on",
+                    "standard_conforming_strings": "on",
+                    "statement_timeout": str(max(1, int(1000 * address.patience))),
+                },
+            )
+        except (*_GONE, asyncpg.PostgresError) as error:
+            # Without its cause: a traceback through the driver has the password among its values.
+            raise Lost(f"PostgreSQL: {_text(error)}") from None
+
+    async def _close(self) -> None:
+        closing, self._idle = self._idle, []
+        for connection in closing:
+            connection.terminate()
+
+
+async def _run(connection: Driver, statement: Statement, values: Sequence[str]) -> int:
+    count = 0
+    try:
+        async with connection.transaction():
+            status = await connection.execute(statement.text, *values)
+            count = int(status.rpartition(" ")[2])  # "UPDATE 1", "INSERT 0 1"
+            if count > 1:
+                raise _TooMany
+    except _TooMany:
+        pass
+    return count
+
+
+@contextmanager
+def _border(of_broken: type[BackendDown]) -> Generator[None]:
+    """Turn the driver's errors into ours; that of a broken connection into `of_broken`."""
+    try:
+        yield
+    except asyncpg.UniqueViolationError:
+        raise Conflict from None
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        # A value that is none of the column's type is an InterfaceError, too.
+        broken = isinstance(error, _GONE) and not isinstance(error, ValueError)
+        raise (of_broken if broken else BackendDown)(f"PostgreSQL: {_text(error)}") from None
+
+
+def _text(error: Exception) -> str:
+    """Return what the error says, without the detail, which may quote a row."""
+    return f"{type(error).__name__}: {error.args[0] if error.args else ''}"

@@ -1,0 +1,80 @@
+"""The keys of a database that is a server: where it is, who asks, and whether the way there is encrypted."""
+
+import ssl
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from extauth.errors import ConfigError
+from extauth.model import Secret
+from extauth.secretfile import read_secret
+from extauth.sql.config import SqlConfig
+
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig(SqlConfig):
+    """What the table of a backend may have whose database is a server."""
+
+    standard_port: ClassVar[int]
+
+    host: str = "localhost"  # or the path of a Unix socket
+    port: int | None = None
+    database: str
+    user: str
+    password_file: str | None = None
+    tls: Literal["verify", "off"] | None = None  # none: "verify", except to this very machine
+    ca_file: str | None = None  # whose certificates are trusted, instead of the system's
+    client_certificate: str | None = None  # PEM files to show to the server
+    client_key: str | None = None
+
+    def problems(self) -> list[str]:
+        """Return what is wrong, each with its key."""
+        told = super().problems()
+        if not self.host:
+            told.append("host: is empty")
+        if self.port is not None and not 1 <= self.port <= 65535:  # noqa: PLR2004
+            told.append("port: must be 1 to 65535")
+        if not self.encrypted and (self.ca_file or self.client_certificate):
+            told.append('ca_file, client_certificate: need tls = "verify"')
+        if self.client_key is not None and self.client_certificate is None:
+            told.append("client_key: needs client_certificate")
+        return told
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether the server is reached by a Unix socket."""
+        return self.host.startswith("/")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is encrypted and the server's certificate verified."""
+        return not self.is_socket and (self.tls == "verify" or (self.tls is None and self.host not in _LOCAL))
+
+    def password(self, name: str) -> Secret | None:
+        """Return the password of `user`. `name` is the backend's.
+
+        Raises:
+            ConfigError: its file can't be used.
+        """
+        return None if self.password_file is None else read_secret(self.password_file, f"backend.{name}.password_file")
+
+    def tls_context(self, name: str) -> ssl.SSLContext | None:
+        """Return how to encrypt and what to trust; None: not encrypted. `name` is the backend's.
+
+        Raises:
+            ConfigError: a file of certificates or keys can't be used.
+        """
+        if not self.encrypted:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.client_certificate is not None:
+                context.load_cert_chain(self.client_certificate, self.client_key, _no_passphrase)
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            raise ConfigError([f"backend.{name}: ca_file, client_certificate, client_key: {error}"]) from error
+        return context
+
+
+def _no_passphrase() -> str:
+    raise ValueError("a key with a passphrase can't be used")

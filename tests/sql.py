@@ -1,0 +1,113 @@
+"""The databases that the backends of SQL are tested on, behind one face."""
+
+import sqlite3
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pytest
+
+from extauth import plugins
+from extauth.backend import Backend, Context
+from extauth.sql.config import SqlConfig
+from extauth.store import Store
+from extauth.threads import Threads
+from tests import needs
+from tests.servers import mariadb, postgres
+from tests.servers.mariadb import MariaDb
+from tests.servers.postgres import Postgres
+from tests.servers.process import Server
+
+Kind = Literal["sqlite", "postgres", "mysql"]
+
+KINDS = (
+    "sqlite",
+    pytest.param("postgres", marks=needs.debian("postgresql")),
+    pytest.param("mysql", marks=needs.debian("mariadb")),
+)
+# Of a server: all that is needed to log in to it; both servers have the same user.
+assert (mariadb.USER, mariadb.PASSWORD) == (postgres.USER, postgres.PASSWORD)
+
+
+class Database:
+    """An empty database."""
+
+    def __init__(self, kind: Kind, folder: Path, server: MariaDb | Postgres | None) -> None:
+        self.kind = kind
+        self.server = server
+        self.file = folder / "site.db"
+        self.secret = folder / "secret"
+        self.secret.write_text(postgres.PASSWORD)
+        self.secret.chmod(0o600)
+        if server is None:
+            sqlite3.connect(self.file).close()
+        else:
+            server.empty()
+
+    def run(self, *statements: str) -> None:
+        """Run statements with all rights."""
+        if isinstance(self.server, Postgres):
+            self.server.run(*statements, user=postgres.USER)
+        elif isinstance(self.server, MariaDb):
+            self.server.run(*statements)
+        else:
+            connection = sqlite3.connect(self.file)
+            connection.executescript(";\n".join(statements))
+            connection.close()
+
+    def text(self, value: str) -> str:
+        """Return a text as a literal, whatever is in it."""
+        digits = value.encode().hex()
+        return {
+            "sqlite": f"CAST(X'{digits}' AS TEXT)",
+            "postgres": f"convert_from('\\x{digits}', 'UTF8')",
+            "mysql": f"_utf8mb4 X'{digits}'",
+        }[self.kind]
+
+    def insert(self, table: str, **values: str | int | None) -> None:
+        """Insert a row."""
+        literals = ["NULL" if v is None else self.text(v) if isinstance(v, str) else str(v) for v in values.values()]
+        names = [f"`{name}`" if self.kind == "mysql" else f'"{name}"' for name in values]
+        self.run(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(literals)})")  # noqa: S608
+
+    def keys(self, **keys: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return the keys of a backend's table."""
+        if self.server is None:
+            return {"path": str(self.file), **keys}
+        usual = {"host": "127.0.0.1", "port": self.server.port, "database": "site", "user": postgres.USER}
+        return {**usual, "password_file": str(self.secret), **keys}
+
+    def config(self, **keys: Any) -> SqlConfig:  # noqa: ANN401
+        """Return a configuration."""
+        return cast("SqlConfig", plugins.backend(self.kind).Config(**self.keys(**keys)))
+
+    def toml(self, **keys: Any) -> str:  # noqa: ANN401
+        """Return the lines of a backend's table."""
+        lines = {"type": self.kind, **self.keys(**keys)}
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in lines.items())
+
+    @asynccontextmanager
+    async def open(self, **keys: Any) -> AsyncGenerator[Backend, None]:  # noqa: ANN401
+        """Open a backend."""
+        with Threads("password", 2, 30) as hashing:
+            context = Context("people", cast("Store", None), hashing, lambda: 0.0)
+            opened: AbstractAsyncContextManager[Backend] = plugins.backend(self.kind).open(self.config(**keys), context)
+            async with opened as backend:
+                yield backend
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, cast("tuple[object, ...]", value))) + "]"
+    return str(value).lower()
+
+
+def make_database(kind: Kind, folder: Path, request: pytest.FixtureRequest) -> Database:
+    """Return an empty database of a kind; the servers are those that all tests share."""
+    names: Mapping[str, str] = {"postgres": "postgres", "mysql": "mariadb"}
+    server = cast("Server | None", request.getfixturevalue(names[kind]) if kind in names else None)
+    assert server is None or isinstance(server, MariaDb | Postgres)
+    return Database(kind, folder, server)
