@@ -1,9 +1,11 @@
 """Backend `ldap`: the contract on a real slapd, and what else may go wrong between it and a directory."""
 
 import os
+import re
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -153,27 +155,48 @@ async def test_a_direct_bind_logs_in(site: Site, slapd: Slapd) -> None:
 @pytest.mark.parametrize("start_tls", [False, True], ids=["ldaps", "StartTLS"])
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("other host", "mismatch"), ("expired", "expired"), ("another authority", "self-signed certificate")],
+    [
+        ("other host", "mismatch"),
+        ("expired", "expired"),
+        ("self-signed", "self-signed certificate"),
+        ("another authority", "unable to get local issuer certificate|signature failure"),
+    ],
 )
 async def test_a_certificate_that_proves_nothing_is_refused(
-    tmp: Path, site: Site, certificates: Certificates, kind: str, reason: str, *, start_tls: bool
+    tmp: Path,
+    site: Site,
+    certificates: Certificates,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    reason: str,
+    *,
+    start_tls: bool,
 ) -> None:
     (tmp / "elsewhere").mkdir()
     certificate = {
         "other host": lambda: certificates.impostor("other-host", ["ldap.example.org"]),
         "expired": lambda: certificates.impostor("expired", ["127.0.0.1", "localhost"], expired=True),
+        "self-signed": lambda: self_signed(tmp / "self-signed.pem"),
         "another authority": lambda: make_certificates(tmp / "elsewhere", ["localhost"]).server,
     }[kind]()
     (tmp / "slapd").mkdir()
     with Slapd(tmp / "slapd", certificates, ACCOUNTS, certificate=certificate) as server:
         port = server.port if start_tls else server.tls_port
         url = f"{'ldap' if start_tls else 'ldaps'}://localhost:{port}"
-        if kind == "another authority":
-            reason = "unable to get local issuer certificate|self-signed|signature failure"
         with pytest.raises(BackendDown, match=f"(?i){reason}") as caught:
             await login_by(site.config(url, start_tls=start_tls))
-    assert ACCOUNTS["alice"] not in str(caught.value)
-    assert ADMIN_PASSWORD not in str(caught.value)
+    logged = capsys.readouterr().out
+    assert re.search(f"(?i)directory_server_down.*({reason})", logged)
+    for told in (str(caught.value), logged):
+        assert ACCOUNTS["alice"] not in told
+        assert ADMIN_PASSWORD not in told
+
+
+def self_signed(path: Path) -> Path:
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(path), "-out", str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    return path
 
 
 async def test_the_searching_account_refused_is_an_outage(site: Site, slapd: Slapd) -> None:

@@ -46,7 +46,7 @@ class Config:
     member_attribute: str = "member"
     nested: bool = False  # whether members of a group's member groups are its members
     threads: int = 16  # requests at a time
-    queue_patience: float = 1.0  # seconds that a request may wait for one of them
+    queue_patience: float = 2.5  # seconds that a request may wait for one of them
     timeout: float = 4.0  # seconds that a request may take
     server_timeout: float = 1.5  # seconds of them that one server may take
 
