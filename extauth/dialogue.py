@@ -13,6 +13,8 @@ from extauth.soon import Soon
 
 Command = TypeVar("Command")
 
+NEVER = math.inf  # a time in seconds
+
 
 class Last(bytes):
     """A reply after which the connection is closed."""
@@ -36,8 +38,8 @@ class Dialogue(Protocol[Command]):
         ...
 
     @property
-    def half(self) -> bool:
-        """Whether a part of a request has arrived and waits for the rest."""
+    def half(self) -> bytearray | bool:
+        """What has arrived of a request whose rest has not, or whether there is such."""
         ...
 
     def answer(self, command: Command) -> Soon[bytes]:
@@ -81,6 +83,6 @@ class Connection:
         self.mask = select.EPOLLIN
         self.unserved = False  # among those with requests left from the last pass
         self.closing = False  # nothing more is read; closed when everything begun is answered
-        self.half_until = math.inf  # for the rest of a request
-        self.stalled_until = math.inf  # for replies to be read
-        self.linger_until = math.inf  # for the peer to close, too
+        self.half_until = NEVER  # for the rest of a request
+        self.stalled_until = NEVER  # for replies to be read
+        self.linger_until = NEVER  # for the peer to close, too

@@ -5,7 +5,6 @@ the same pass, without a switch to another task; the rest runs in tasks. A pass 
 That takes about half the processor time of a trio stream per connection (docs/performance.md).
 """
 
-import math
 import select
 import socket
 from collections import deque
@@ -17,7 +16,7 @@ import structlog
 import trio
 
 from extauth.acceptor import Acceptor
-from extauth.dialogue import Connection, Dialogue, Last, Slot
+from extauth.dialogue import NEVER, Connection, Dialogue, Last, Slot
 from extauth.errors import ProtocolError
 from extauth.journal import Journal, Occasional
 from extauth.model import Origin
@@ -157,9 +156,9 @@ class Engine:
         if not data:
             # What has been asked is still answered: a peer may have closed its sending half only.
             connection.closing = True
-            if connection.linger_until < math.inf:
+            if connection.linger_until < NEVER:
                 self._drop(connection)
-        elif connection.linger_until == math.inf:
+        elif connection.linger_until == NEVER:
             connection.commands = connection.dialogue.requests(data)
             self._serve_commands(connection, now)
 
@@ -168,10 +167,10 @@ class Engine:
         commands = connection.commands
         if commands is None:
             return
-        dialogue, waiting, limit = connection.dialogue, connection.waiting, self._config.max_pending
+        dialogue, waiting, out, limit = connection.dialogue, connection.waiting, connection.out, self._config.max_pending
         budget = PASS_COMMANDS
         try:
-            while len(waiting) < limit and len(connection.out) < BACKLOG_BYTES:
+            while len(waiting) < limit and len(out) < BACKLOG_BYTES:
                 if not budget:
                     if not connection.unserved:
                         connection.unserved = True
@@ -181,13 +180,13 @@ class Engine:
                 command = next(commands, None)
                 if command is None:
                     connection.commands = None
-                    if dialogue.half and connection.half_until == math.inf:
+                    if dialogue.half and connection.half_until == NEVER:
                         connection.half_until = now + self._config.request_timeout
                     break
-                connection.half_until = math.inf
+                connection.half_until = NEVER
                 reply = dialogue.answer(command)
                 if isinstance(reply, bytes) and not (waiting and dialogue.ordered):
-                    connection.out += reply
+                    out += reply
                     if type(reply) is Last:
                         connection.commands, connection.closing = None, True
                         break
@@ -256,8 +255,8 @@ class Engine:
                 return
             del out[:sent]
             if not out:
-                connection.stalled_until = math.inf
-            elif sent or connection.stalled_until == math.inf:
+                connection.stalled_until = NEVER
+            elif sent or connection.stalled_until == NEVER:
                 connection.stalled_until = trio.current_time() + STALLED
         if connection.closing and not out and not connection.waiting and connection.commands is None:
             self._hang_up(connection)
@@ -270,7 +269,7 @@ class Engine:
 
     def _hang_up(self, connection: Connection) -> None:
         """Close once the peer has, so that our last reply is not lost: closing with unread input would reset the connection."""
-        if connection.linger_until < math.inf:
+        if connection.linger_until < NEVER:
             return
         connection.linger_until = trio.current_time() + LINGER
         try:

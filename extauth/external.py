@@ -69,10 +69,7 @@ _NOTHING = Secret("")
 class Framing(Protocol):
     """Bytes into questions."""
 
-    @property
-    def half(self) -> bool:
-        """Whether a part of a question has arrived."""
-        ...
+    half: bytearray  # what has arrived of a question whose rest has not
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield complete questions.
@@ -114,15 +111,11 @@ class Conversation:
         self._verbs = verbs
         self._allow_changes = allow_changes
         self.requests = framing.feed
+        self.half = framing.half
 
     def greet(self) -> bytes:
         """The server speaks first."""
         return b""
-
-    @property
-    def half(self) -> bool:
-        """Whether a part of a question has arrived."""
-        return self._framing.half
 
     def answer(self, command: bytes) -> Soon[bytes]:
         """Answer one question."""

@@ -9,13 +9,8 @@ class Lines:
     """Bytes into lines."""
 
     def __init__(self, limit: int) -> None:
-        self._rest = bytearray()
+        self.half = bytearray()  # what has arrived of a line that has no end yet
         self._limit = limit
-
-    @property
-    def half(self) -> bool:
-        """Whether a part of a line has arrived."""
-        return bool(self._rest)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield each complete line without its end.
@@ -23,13 +18,17 @@ class Lines:
         Raises:
             ProtocolError: a line is longer than the limit.
         """
-        self._rest += data
+        half = self.half
+        if not half and 0 <= data.find(b"\n") == len(data) - 1 <= self._limit:
+            yield data[:-1].removesuffix(b"\r")  # one whole line, as nearly always
+            return
+        half += data
         while True:
-            end = self._rest.find(b"\n", 0, self._limit + 1)
+            end = half.find(b"\n", 0, self._limit + 1)
             if end < 0:
                 break
-            line = bytes(self._rest[:end])
-            del self._rest[: end + 1]
+            line = bytes(half[:end])
+            del half[: end + 1]
             yield line.removesuffix(b"\r")
-        if len(self._rest) > self._limit:
+        if len(half) > self._limit:
             raise ProtocolError(f"a line of more than {self._limit} bytes")

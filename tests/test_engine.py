@@ -60,7 +60,7 @@ class Talk:
         return self.script.greeting
 
     @property
-    def half(self) -> bool:
+    def half(self) -> bytearray | bool:
         return self._lines.half or (self.script.handshake and not self.script.begun)
 
     def answer(self, command: bytes) -> Soon[bytes]:

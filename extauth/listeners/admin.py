@@ -1,6 +1,6 @@
 """The administrator's socket: one JSON object a line each way. The CLI speaks it; it is always on."""
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import msgspec
@@ -39,20 +39,13 @@ class Conversation:
     def __init__(self, service: Service, origin: Origin) -> None:
         self._service = service
         self._origin = origin
-        self._lines = Lines(MAX_LINE)
+        lines = Lines(MAX_LINE)
+        self.requests = lines.feed
+        self.half = lines.half
 
     def greet(self) -> bytes:
         """The administrator speaks first."""
         return b""
-
-    def requests(self, data: bytes) -> Iterator[bytes]:
-        """Yield complete lines."""
-        return self._lines.feed(data)
-
-    @property
-    def half(self) -> bool:
-        """Whether a part of a line has arrived."""
-        return self._lines.half
 
     def answer(self, command: bytes) -> Awaitable[bytes]:
         """Perform one command."""

@@ -87,17 +87,13 @@ class Conversation:
         self._open: dict[int, _Open] = {}
         self._finals: dict[int, bytes] = {}  # OK lines that wait for the client to take the last data first
         self.requests = self._lines.feed
+        self.half = self._lines.half
 
     def greet(self) -> bytes:
         """Return the handshake: at once, as up to 2.3, because Exim and Postfix wait for it; MECH before SPID."""
         lines = [VERSION, *(f"MECH\t{name}{_FLAGS.get(name, '')}\textauth\n".encode() for name in self._offered({}))]
         lines.append(f"SPID\t{os.getpid()}\nCUID\t{secrets.randbits(31)}\nCOOKIE\t{secrets.token_hex(16)}\n".encode())
         return b"".join([*lines, b"DONE\n"])
-
-    @property
-    def half(self) -> bool:
-        """Whether a part of a line has arrived."""
-        return self._lines.half
 
     def answer(self, command: bytes) -> Soon[bytes]:
         """Answer one line."""

@@ -36,26 +36,21 @@ class Frames:
     """Bytes into frames."""
 
     def __init__(self) -> None:
-        self._rest = bytearray()
-
-    @property
-    def half(self) -> bool:
-        """Whether a part of a frame has arrived."""
-        return bool(self._rest)
+        self.half = bytearray()  # what has arrived of a frame whose rest has not
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the payload of each complete frame."""
-        rest = self._rest
-        if not rest and len(data) >= 2 and len(data) == 2 + (data[0] << 8 | data[1]):  # noqa: PLR2004
+        half = self.half
+        if not half and len(data) >= 2 and len(data) == 2 + (data[0] << 8 | data[1]):  # noqa: PLR2004
             yield data[2:]  # one whole frame, as nearly always
             return
-        rest += data
-        while len(rest) >= 2:  # noqa: PLR2004
-            end = 2 + (rest[0] << 8 | rest[1])
-            if len(rest) < end:
+        half += data
+        while len(half) >= 2:  # noqa: PLR2004
+            end = 2 + (half[0] << 8 | half[1])
+            if len(half) < end:
                 return
-            frame = bytes(rest[2:end])
-            del rest[:end]
+            frame = bytes(half[2:end])
+            del half[:end]
             yield frame
 
 
