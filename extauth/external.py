@@ -41,25 +41,29 @@ class ExternalConfig(SocketConfig):
 Maker = Callable[[Identity, Origin, Secret], Request]
 
 
-@dataclass(frozen=True)
-class _Verb:
+class _Verb(NamedTuple):
+    """What may be asked: by how many fields, of which the first two are user and domain."""
+
     operation: str
+    fields: int
     make: Maker | None
-    has_password: bool = False
     changes: bool = False
     needs_proof: bool = False
 
 
+WITH_PASSWORD = 3  # fields
+
 _VERBS = {
-    b"auth": _Verb("check-password", CheckPassword, has_password=True),
-    b"isuser": _Verb("user-exists", lambda i, o, _: UserExists(i, o)),
-    b"setpass": _Verb("set-password", SetPassword, has_password=True, changes=True),
-    b"tryregister": _Verb("create-user", CreateUser, has_password=True, changes=True),
-    b"removeuser": _Verb("remove-user", lambda i, o, _: RemoveUser(i, o), changes=True),
-    b"removeuser3": _Verb("remove-user", lambda i, o, _: RemoveUser(i, o), True, True, True),
+    b"auth": _Verb("check-password", WITH_PASSWORD, CheckPassword),
+    b"isuser": _Verb("user-exists", 2, lambda i, o, _: UserExists(i, o)),
+    b"setpass": _Verb("set-password", WITH_PASSWORD, SetPassword, changes=True),
+    b"tryregister": _Verb("create-user", WITH_PASSWORD, CreateUser, changes=True),
+    b"removeuser": _Verb("remove-user", 2, lambda i, o, _: RemoveUser(i, o), changes=True),
+    b"removeuser3": _Verb("remove-user", WITH_PASSWORD, lambda i, o, _: RemoveUser(i, o), changes=True, needs_proof=True),
     # Known, never sent (ejabberd calls it nowhere), and what its certificate would look like is written nowhere.
-    b"certauth": _Verb("check-certificate", None, has_password=True),
+    b"certauth": _Verb("check-certificate", WITH_PASSWORD, None),
 }
+_UNKNOWN = _Verb("unknown", -1, None)
 PROSODY_VERBS = {name: _VERBS[name] for name in (b"auth", b"isuser", b"setpass")}
 EJABBERD_VERBS = _VERBS
 
@@ -119,49 +123,46 @@ class Conversation:
 
     def answer(self, command: bytes) -> Soon[bytes]:
         """Answer one question."""
-        operation, verdict = self._ask(command)
+        name, *fields = command.split(b":", 3)
+        verb = self._verbs.get(name, _UNKNOWN)
+        verdict = self._ask(verb, fields)
         if isinstance(verdict, VERDICTS):
-            return self._reply(operation, verdict)
-        return self._answer_later(operation, verdict)
+            return self._reply(verb, verdict)
+        return self._answer_later(verb, verdict)
 
     def closed(self) -> None:
         """Nothing is left open."""
 
-    async def _answer_later(self, operation: str, verdict: Awaitable[Verdict]) -> bytes:
-        return self._reply(operation, await verdict)
+    async def _answer_later(self, verb: _Verb, verdict: Awaitable[Verdict]) -> bytes:
+        return self._reply(verb, await verdict)
 
-    def _reply(self, operation: str, verdict: Verdict) -> bytes:
+    def _reply(self, verb: _Verb, verdict: Verdict) -> bytes:
         if isinstance(verdict, Accept):
             return self._replies.yes
         if isinstance(verdict, Unavailable) and self._replies.outage:
             return self._replies.outage
-        return self._replies.not_set if operation == SetPassword.operation else self._replies.no
+        return self._replies.not_set if verb.make is SetPassword else self._replies.no
 
-    def _ask(self, question: bytes) -> tuple[str, Soon[Verdict]]:
-        """Return the operation asked for and the verdict on it."""
-        name, *fields = question.split(b":", 3)
-        verb = self._verbs.get(name)
-        if verb is None:
-            return "unknown", self._refuse("unknown", b"", b"", Reason.MALFORMED)
-        operation = verb.operation
-        if len(fields) != (3 if verb.has_password else 2):
-            return operation, self._refuse(operation, b"", b"", Reason.MALFORMED)
+    def _ask(self, verb: _Verb, fields: list[bytes]) -> Soon[Verdict]:
+        """Return the verdict on a question of these fields."""
+        if len(fields) != verb.fields:
+            return self._refuse(verb, b"", b"", Reason.MALFORMED)
         user, domain = fields[0], fields[1]
         if verb.changes and not self._allow_changes:
-            return operation, self._refuse(operation, user, domain, Reason.NOT_ALLOWED)
+            return self._refuse(verb, user, domain, Reason.NOT_ALLOWED)
         if verb.make is None:
-            return operation, self._refuse(operation, user, domain, Reason.NOT_SUPPORTED)
+            return self._refuse(verb, user, domain, Reason.NOT_SUPPORTED)
         try:
-            password = Secret(fields[2].decode()) if verb.has_password else _NOTHING
+            password = Secret(fields[2].decode()) if verb.fields == WITH_PASSWORD else _NOTHING
         except UnicodeDecodeError:
-            return operation, self._refuse(operation, user, domain, Reason.MALFORMED)
+            return self._refuse(verb, user, domain, Reason.MALFORMED)
         try:
             identity = jid.identity(user.decode(), domain.decode())
         except (jid.InvalidName, UnicodeDecodeError):
-            return operation, self._refuse(operation, user, domain, Reason.BAD_NAME)
+            return self._refuse(verb, user, domain, Reason.BAD_NAME)
         if verb.needs_proof:
-            return operation, self._prove(CheckPassword(identity, self._origin, password), verb.make)
-        return operation, self._service.ask(verb.make(identity, self._origin, password))
+            return self._prove(CheckPassword(identity, self._origin, password), verb.make)
+        return self._service.ask(verb.make(identity, self._origin, password))
 
     async def _prove(self, check: CheckPassword, make: Maker) -> Verdict:
         """Do what is asked for somebody who knows the account's password."""
@@ -171,6 +172,6 @@ class Conversation:
         verdict: Verdict = await settle(self._service.ask(make(check.identity, check.origin, check.password)))
         return verdict
 
-    def _refuse(self, operation: str, user: bytes, domain: bytes, reason: Reason) -> Verdict:
+    def _refuse(self, verb: _Verb, user: bytes, domain: bytes, reason: Reason) -> Verdict:
         names = Identity(user.decode(errors="backslashreplace"), domain.decode(errors="backslashreplace"))
-        return self._service.refuse(operation, names, self._origin, reason)
+        return self._service.refuse(verb.operation, names, self._origin, reason)
