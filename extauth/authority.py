@@ -10,6 +10,7 @@ from typing import Literal
 
 import structlog
 import trio
+from msgspec import Struct
 
 from extauth.changes import NO_USER, Member, change, is_about
 from extauth.errors import BackendDown
@@ -67,17 +68,14 @@ class _Link:
         self.outage_ends = outage_ends
 
 
-class _Walk:
+class _Walk(Struct, gc=False):
     """One request on its way along the chain. `trail` tells afterwards what each backend said."""
 
-    __slots__ = ("backend", "links", "otherwise", "started", "trail")
-
-    def __init__(self, links: Iterator[_Link]) -> None:
-        self.started = time.monotonic()
-        self.links = links
-        self.backend = ""
-        self.trail = ""
-        self.otherwise: Reject | Unavailable = NO_USER
+    started: float  # monotonic seconds
+    links: Iterator[_Link]
+    backend: str = ""
+    trail: str = ""
+    otherwise: Reject | Unavailable = NO_USER
 
     def note(self, name: str, word: str) -> None:
         self.backend = name
@@ -120,7 +118,7 @@ class Authority:
     def ask(self, request: Request) -> Soon[Verdict]:
         """Decide, at once if no backend needs to wait. Never raises."""
         chain = self._chains.get(type(request))
-        walk = _Walk(iter(chain or ()))
+        walk = _Walk(time.monotonic(), iter(chain or ()))
         try:
             refusal = self._refuse(request)
             if refusal is not None:

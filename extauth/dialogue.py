@@ -69,7 +69,7 @@ class Connection:
     """One connection and everything about it."""
 
     __slots__ = (
-        "closing", "commands", "dialogue", "fd", "half_until", "linger_until",
+        "closing", "commands", "dialogue", "fd", "half_until", "is_open", "linger_until",
         "mask", "out", "sock", "stalled_until", "unserved", "waiting",
     )  # fmt: skip
 
@@ -82,6 +82,7 @@ class Connection:
         self.out = bytearray()
         self.mask = select.EPOLLIN
         self.unserved = False  # among those with requests left from the last pass
+        self.is_open = True
         self.closing = False  # nothing more is read; closed when everything begun is answered
         self.half_until = NEVER  # for the rest of a request
         self.stalled_until = NEVER  # for replies to be read

@@ -89,7 +89,7 @@ class Engine:
             connection.closing = True
             if not (connection.commands or connection.waiting or connection.out):
                 self._drop(connection)  # idle: there is no last reply that a sudden close could take along
-            elif self._is_open(connection):
+            elif connection.is_open:
                 self._settle(connection)
         while self._connections:
             self._empty = trio.Event()
@@ -111,9 +111,9 @@ class Engine:
             for _ in range(len(self._unserved)):
                 connection = self._unserved.popleft()
                 connection.unserved = False
-                if self._is_open(connection):
+                if connection.is_open:
                     self._serve_commands(connection, now)
-                    if self._is_open(connection):
+                    if connection.is_open:
                         self._settle(connection)
             budget = PASS_EVENTS
             while budget > 0 and (events := self._epoll.poll(0, budget)):
@@ -137,13 +137,10 @@ class Engine:
                 self._drop(known)
         # One after the other: a peer of many connections is woken once.
         for connection in served:
-            if self._is_open(connection):
+            if connection.is_open:
                 self._settle(connection)
         if accept and self._acceptor.accepting:
             self._welcome()
-
-    def _is_open(self, connection: Connection) -> bool:
-        return self._connections.get(connection.fd) is connection
 
     def _receive(self, connection: Connection, now: float) -> None:
         try:
@@ -217,7 +214,7 @@ class Engine:
             self._log.warning("protocol error", error=str(error))
         except Exception:
             _log.exception("bug", listener=self._name)
-        if not self._is_open(connection):
+        if not connection.is_open:
             return
         now = trio.current_time()
         if slot.reply is None or now > slot.scope.deadline:
@@ -232,7 +229,7 @@ class Engine:
             self._put(connection, slot.reply)
         if not connection.unserved:
             self._serve_commands(connection, now)
-        if self._is_open(connection):
+        if connection.is_open:
             self._settle(connection)
 
     def _put(self, connection: Connection, reply: bytes) -> None:
@@ -286,8 +283,10 @@ class Engine:
         self._epoll.modify(connection.fd, select.EPOLLIN)
 
     def _drop(self, connection: Connection) -> None:
-        if self._connections.pop(connection.fd, None) is None:
+        if not connection.is_open:
             return
+        connection.is_open = False
+        del self._connections[connection.fd]
         with suppress(OSError):
             self._epoll.unregister(connection.fd)
         connection.sock.close()

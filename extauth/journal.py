@@ -155,7 +155,8 @@ class Journal:
         if self._outlet is not None:
             # One stamp for all: a decision is written in the pass that took it.
             stamp = _stamp(decisions[0].time)
-            self._outlet.write("".join([f"{stamp}{audit_line(d)}\n" for d in decisions]))
+            lines = f"\n{stamp}".join([audit_line(decision) for decision in decisions])
+            self._outlet.write(f"{stamp}{lines}\n")
 
     async def tail(self, after: int, patience: float) -> tuple[int, list[Decision]]:
         """Return decisions after number `after` and the number of the last; wait up to `patience` seconds for one."""
