@@ -53,6 +53,7 @@ QUESTIONS = (CheckPassword, FindKeys, FindHashedTokens, CheckToken, CheckCertifi
 
 _PERSONAL = (Accept, Keys, HashedTokens)  # says whom it is about
 _FOUND = (Keys, HashedTokens)  # neither yes nor no
+_PROVEN = Reason.OK  # Python 3.11 takes 0.7 us to look at a member of an enumeration
 _FINDING = frozenset[type[Request]]((FindKeys, FindHashedTokens))
 
 
@@ -138,7 +139,7 @@ class Authority:
     def _decide_here(self, request: Request, walk: _Walk) -> Soon[Verdict]:
         """Decide what is no question to the chain."""
         if isinstance(request, Proof):
-            proven = request.reason is Reason.OK
+            proven = request.reason is _PROVEN
             walk.note(shown(request.backend), f"accept({shown(request.credential)})" if proven else request.reason)
             return Accept(request.identity) if proven else Reject(request.reason)
         if isinstance(request, Anonymous):
@@ -187,7 +188,7 @@ class Authority:
             walk.note(link.name, "accept" if isinstance(answer, Accept) else "found")
             return answer
         if isinstance(answer, Reject):
-            walk.note(link.name, answer.reason.value)
+            walk.note(link.name, answer.reason)
             if link.reject_ends:
                 return answer
             if walk.otherwise is NO_USER:
@@ -262,9 +263,9 @@ def record(
     if isinstance(verdict, Accept):
         result, reason, identity = "accept", "ok", verdict.identity
     elif isinstance(verdict, Reject):
-        result, reason = "reject", verdict.reason.value
+        result, reason = "reject", str(verdict.reason)
     elif isinstance(verdict, Unavailable):
-        result, reason, detail = "unavailable", verdict.reason.value, verdict.detail
+        result, reason, detail = "unavailable", str(verdict.reason), verdict.detail
     else:
         result, reason = "accept", "ok"
     metrics.decisions[origin.listener, operation, result, reason] += 1

@@ -1,12 +1,12 @@
 """The lines of the Dovecot authentication protocol: fields separated by TAB, ids, base64, escapes. No dialogue, no I/O."""
 
-import base64
-import binascii
+from binascii import a2b_base64, b2a_base64
 
 from extauth.errors import ProtocolError
 from extauth.sasl.exchange import Failure
 
 MAX_ID = (1 << 32) - 1
+_ID_DIGITS = len(str(MAX_ID))
 
 _CODES = {
     "account-disabled": "user_disabled",
@@ -14,7 +14,7 @@ _CODES = {
     "incorrect-encoding": "invalid_base64",
 }
 
-_UNESCAPE = {b"0": b"\0", b"1": b"\1", b"t": b"\t", b"r": b"\r", b"n": b"\n"}
+_UNESCAPE = {"0": "\0", "1": "\1", "t": "\t", "r": "\r", "n": "\n"}
 
 
 def failure_line(number: int, failure: Failure) -> bytes:
@@ -29,6 +29,15 @@ def failure_line(number: int, failure: Failure) -> bytes:
     return f"FAIL\t{number}\t{words}\n".encode()
 
 
+def parse(fields: list[str]) -> dict[str, str]:
+    """Return the parameters in fields by name; one without a value has the value ""."""
+    found: dict[str, str] = {}
+    for field in fields:
+        name, _, value = field.partition("=")
+        found[name] = unescape(value) if "\1" in value else value
+    return found
+
+
 def binary(parameters: dict[str, str], prefix: str) -> dict[str, bytes]:
     """Return the parameters whose name begins with `prefix`, by the rest of it, decoded from base64.
 
@@ -36,7 +45,7 @@ def binary(parameters: dict[str, str], prefix: str) -> dict[str, bytes]:
         ValueError: one is no base64.
     """
     found = [name for name in parameters if name.startswith(prefix)]
-    return {name.removeprefix(prefix): base64.b64decode(parameters[name], validate=True) for name in found}
+    return {name.removeprefix(prefix): a2b_base64(parameters[name], strict_mode=True) for name in found}
 
 
 def names(parameters: dict[str, str], key: str) -> tuple[str, ...]:
@@ -45,38 +54,36 @@ def names(parameters: dict[str, str], key: str) -> tuple[str, ...]:
     return tuple(filter(None, value.split(","))) if value else ()
 
 
-def parse_id(field: bytes) -> int:
+def parse_id(field: str) -> int:
     """Return the id in a field.
 
     Raises:
         ProtocolError: it is none.
     """
-    if not field.isdigit() or len(field) > len(str(MAX_ID)) or not 0 < int(field) <= MAX_ID:
+    if not (field.isascii() and field.isdigit()) or len(field) > _ID_DIGITS or not 0 < (number := int(field)) <= MAX_ID:
         raise ProtocolError("not an id")
-    return int(field)
+    return number
 
 
-def decode(field: bytes) -> bytes | None:
+def decode(field: str) -> bytes | None:
     """Decode base64 strictly; "=" stands for empty data. None: it is no base64."""
     try:
-        return b"" if field == b"=" else base64.b64decode(field, validate=True)
-    except binascii.Error:
+        return b"" if field == "=" else a2b_base64(field, strict_mode=True)
+    except ValueError:
         return None
 
 
 def encode(data: bytes) -> str:
     """Encode in base64; "=" stands for empty data."""
-    return base64.b64encode(data).decode() or "="
+    return b2a_base64(data, newline=False).decode() or "="
 
 
 def escape(value: str) -> str:
     """Escape a value as Dovecot does (lib/strescape.c)."""
-    return value.translate({0: "\x010", 1: "\x011", 9: "\x01t", 13: "\x01r", 10: "\x01n"})
+    return value if value.isprintable() else value.translate({0: "\x010", 1: "\x011", 9: "\x01t", 13: "\x01r", 10: "\x01n"})
 
 
-def unescape(value: bytes) -> bytes:
+def unescape(value: str) -> str:
     """Undo `escape`."""
-    if b"\1" not in value:
-        return value
-    first, *rest = value.split(b"\1")
-    return first + b"".join(_UNESCAPE.get(part[:1], part[:1]) + part[1:] for part in rest)
+    first, *rest = value.split("\1")
+    return first + "".join(_UNESCAPE.get(part[:1], part[:1]) + part[1:] for part in rest)

@@ -123,6 +123,7 @@ def _fold(c: str) -> str:
     return c if any(stringprep.in_table_a1(f) for f in folded) else folded
 
 
+@lru_cache(maxsize=1024)
 def domain_part(text: str) -> str:
     """Prepare a domain: lower-case A-labels, no trailing dot.
 

@@ -20,14 +20,11 @@ PASSWORD = "password"  # noqa: S105 - the id of the credential that the user's o
 LEARNED = "learned:"  # the ids of the passwords that other backends know
 MAX_CANDIDATES = 16  # each costs every SCRAM login of the user some microseconds
 
-# The user's own password always has a place among the candidates; of the others the newest have.
 _FIND = (
-    "SELECT u.iterations, s.salt, k.credential, k.stored_key, k.server_key FROM scram_user u "  # noqa: S608
+    "SELECT u.iterations, s.salt, k.credential, k.stored_key, k.server_key, k.added FROM scram_user u "
     "JOIN scram_salt s ON s.domain = u.domain AND s.name = u.name AND s.hash = $3 "
     "JOIN scram_key k ON k.domain = u.domain AND k.name = u.name AND k.hash = $3 "
-    "WHERE u.domain = $1 AND u.name = $2 AND (k.expires IS NULL OR k.expires > $4) "
-    f"ORDER BY CASE WHEN k.credential = '{PASSWORD}' OR k.credential LIKE '{LEARNED}%' THEN 0 ELSE 1 END, "
-    f"k.added DESC, k.credential LIMIT {MAX_CANDIDATES}"
+    "WHERE u.domain = $1 AND u.name = $2 AND (k.expires IS NULL OR k.expires > $4)"
 )
 _GROUND = (
     "SELECT u.stamp, u.iterations, s.hash, s.salt FROM scram_user u "
@@ -209,7 +206,17 @@ def _ring(rows: list[Row]) -> Ring | None:
     assert isinstance(salt, bytes)
     candidates = tuple(
         Candidate(str(credential), stored_key, server_key)
-        for _, _, credential, stored_key, server_key in rows
+        for _, _, credential, stored_key, server_key, _ in sorted(rows, key=_place)[:MAX_CANDIDATES]
         if isinstance(stored_key, bytes) and isinstance(server_key, bytes)
     )
     return Ring(salt, iterations, candidates)
+
+
+def _place(row: Row) -> tuple[bool, int, str]:
+    """Sort the candidates: the user's own password always has a place among them; of the others the newest have.
+
+    Here and not by the database: nearly all users have one, and sorting it would be a quarter of the query's time.
+    """
+    credential, added = str(row[2]), row[5]
+    assert isinstance(added, int)
+    return not (credential == PASSWORD or credential.startswith(LEARNED)), -added, credential

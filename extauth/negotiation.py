@@ -55,7 +55,7 @@ class Negotiation:
         self._exchange.abort()
 
     def _go_on(self, step: Step) -> Soon[Turn]:
-        while not isinstance(step, TURNS):
+        while isinstance(step, Request):
             verdict = self._ask(step)
             if not isinstance(verdict, VERDICTS):
                 return self._go_on_later(step, verdict)

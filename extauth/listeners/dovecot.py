@@ -10,19 +10,20 @@ NAME...`: what that stream may be offered. The handshake says so by the paramete
 parameters they do not know, while Dovecot's own refuses lines it does not know.
 """
 
-import base64
 import os
 import re
 import secrets
 import time
+from binascii import a2b_base64
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from extauth import jid
-from extauth.dovecot import binary, decode, encode, escape, failure_line, names, parse_id, unescape
+from extauth.dovecot import binary, decode, encode, escape, failure_line, names, parse, parse_id
 from extauth.engine import Engine
 from extauth.errors import ProtocolError
 from extauth.lines import Lines
@@ -41,7 +42,7 @@ VERSION = b"VERSION\t1\t4\n"
 CANCELLED_SINCE = 4  # minor version of a client that knows the line
 EMPTY_RESPONSE_SINCE = 2  # minor version of a client whose `resp=` means an empty response and not none
 
-_MINOR = re.compile(rb"[0-9]{1,4}").fullmatch
+_MINOR = re.compile(r"[0-9]{1,4}").fullmatch
 
 # What Postfix and Exim want to know of a mechanism (Dovecot docs, "Mechanism parameters").
 _FLAGS = {"PLAIN": "\tplaintext", "LOGIN": "\tplaintext", "ANONYMOUS": "\tanonymous"}
@@ -64,7 +65,7 @@ class Config(SocketConfig):
             check_domain(self.domain)
 
 
-class _Open(NamedTuple):
+class _Open(Struct, frozen=True):
     """An exchange that waits for its client or for an answer."""
 
     negotiation: Negotiation
@@ -97,19 +98,19 @@ class Conversation:
 
     def answer(self, command: bytes) -> Soon[bytes]:
         """Answer one line."""
-        verb, *fields = command.split(b"\t")
+        verb, *fields = command.decode("utf-8", "replace").split("\t")
         match verb:
-            case b"VERSION":
+            case "VERSION":
                 return self._version(fields)
-            case b"CPID":
+            case "CPID":
                 return b""
-            case b"AUTH":
+            case "AUTH":
                 return self._auth(fields)
-            case b"CONT":
+            case "CONT":
                 return self._cont(fields)
-            case b"CANCEL":
+            case "CANCEL":
                 return self._cancel(fields)
-            case b"MECHS":
+            case "MECHS":
                 return self._mechs(fields)
             case _:
                 raise ProtocolError("an unknown command")
@@ -123,32 +124,38 @@ class Conversation:
 
     # Commands -------------------------------------------------------------------------------------------------------------
 
-    def _version(self, fields: list[bytes]) -> bytes:
-        if len(fields) < 2 or fields[0] != b"1" or not _MINOR(fields[1]) or self._minor is not None:  # noqa: PLR2004
+    def _version(self, fields: list[str]) -> bytes:
+        if len(fields) < 2 or fields[0] != "1" or not _MINOR(fields[1]) or self._minor is not None:  # noqa: PLR2004
             raise ProtocolError("not version 1 of the protocol")
         self._minor = int(fields[1])
         return b""
 
-    def _auth(self, fields: list[bytes]) -> Soon[bytes]:
+    def _auth(self, fields: list[str]) -> Soon[bytes]:
         if self._minor is None or len(fields) < 2:  # noqa: PLR2004
             raise ProtocolError("AUTH before VERSION, or without a mechanism")
         number = parse_id(fields[0])
         if number in self._open or number in self._finals:
             raise ProtocolError("an id that is in use")
-        parameters, response = self._parameters(fields[2:])
-        if not parameters.get("service") and not parameters.get("protocol"):
+        rest = fields[2:]
+        response = self._initial(rest)
+        parameters = parse(rest)
+        service, protocol = parameters.get("service"), parameters.get("protocol")
+        if not service and not protocol:
             raise ProtocolError("AUTH without service=")
-        self._forget_old()
+        if "resp" in parameters:  # a peer that does not check the client's response could be made to forge fields
+            raise ProtocolError("resp= is not the last parameter")
         try:
             stream = self._stream(parameters)
         except ValueError:
             return self._refuse(number, parameters)
-        negotiation = self._service.negotiate(fields[1].decode("ascii", "replace").upper(), stream)
-        final_in_ok = "xmpp" in (parameters.get("service"), parameters.get("protocol")) or "final-resp-ok" in parameters
-        entry = self._open[number] = _Open(negotiation, time.monotonic() + MAX_AGE, final_in_ok)
+        negotiation = self._service.negotiate(fields[1].upper(), stream)
+        final_in_ok = "xmpp" in (service, protocol) or "final-resp-ok" in parameters
+        now = time.monotonic()
+        self._forget_old(now)
+        entry = self._open[number] = _Open(negotiation, now + MAX_AGE, final_in_ok)
         return self._turn(number, entry, negotiation.begin(response))
 
-    def _cont(self, fields: list[bytes]) -> Soon[bytes]:
+    def _cont(self, fields: list[str]) -> Soon[bytes]:
         if len(fields) < 2:  # noqa: PLR2004
             raise ProtocolError("CONT without data")
         number = parse_id(fields[0])
@@ -163,7 +170,7 @@ class Conversation:
             return self._line(number, entry, entry.negotiation.fail("incorrect-encoding"))
         return self._turn(number, entry, entry.negotiation.respond(data))
 
-    def _cancel(self, fields: list[bytes]) -> bytes:
+    def _cancel(self, fields: list[str]) -> bytes:
         if not fields:
             raise ProtocolError("CANCEL without an id")
         number = parse_id(fields[0])
@@ -173,11 +180,11 @@ class Conversation:
             entry.negotiation.abort()
         return f"CANCELLED\t{number}\n".encode() if (self._minor or 0) >= CANCELLED_SINCE else b""
 
-    def _mechs(self, fields: list[bytes]) -> bytes:
+    def _mechs(self, fields: list[str]) -> bytes:
         if not fields:
             raise ProtocolError("MECHS without an id")
         number = parse_id(fields[0])
-        parameters, _ = self._parameters(fields[1:])
+        parameters = parse(fields[1:])
         self._tells_security = True
         names = self._offered(parameters)
         return "\t".join(["MECHS", str(number), *names]).encode() + b"\n"
@@ -213,14 +220,14 @@ class Conversation:
         self._finals[number] = line
         return f"CONT\t{number}\t{encode(turn.data)}\n".encode()
 
-    def _forget_old(self) -> None:
+    def _forget_old(self, now: float) -> None:
         """Give up exchanges whose client has gone without a word, oldest first."""
-        now = time.monotonic()
-        for number, entry in list(self._open.items()):
-            if entry.until > now and len(self._open) < MAX_EXCHANGES:
+        while self._open:
+            number, oldest = next(iter(self._open.items()))
+            if oldest.until > now and len(self._open) < MAX_EXCHANGES:
                 break
             del self._open[number]
-            entry.negotiation.abort()
+            oldest.negotiation.abort()
         while len(self._finals) >= MAX_EXCHANGES:
             del self._finals[next(iter(self._finals))]
 
@@ -240,26 +247,22 @@ class Conversation:
 
     # What the server tells of a stream ------------------------------------------------------------------------------------
 
-    def _parameters(self, fields: list[bytes]) -> tuple[dict[str, str], bytes | None]:
-        """Return the parameters by name, and the initial response (None: there is none).
+    def _initial(self, fields: list[str]) -> bytes | None:
+        """Take the initial response out of the fields, of which it is the last (None: there is none).
 
         Raises:
-            ProtocolError: the response is not last, or no base64: a peer that does not check it could be made to forge fields.
+            ProtocolError: it is no base64.
         """
-        parameters: dict[str, str] = {}
-        response: bytes | None = None
-        for place, field in enumerate(fields, 1):
-            name, _, value = field.partition(b"=")
-            if name != b"resp":
-                parameters[name.decode("ascii", "replace")] = unescape(value).decode("utf-8", "replace")
-                continue
-            if place != len(fields):
-                raise ProtocolError("resp= is not the last parameter")
-            if value or (self._minor or 0) >= EMPTY_RESPONSE_SINCE:
-                response = decode(value)
-                if response is None:
-                    raise ProtocolError("resp= is not base64")
-        return parameters, response
+        name, _, value = fields[-1].partition("=") if fields else ("", "", "")
+        if name != "resp":
+            return None
+        del fields[-1]
+        if not value and (self._minor or 0) < EMPTY_RESPONSE_SINCE:
+            return None
+        response = decode(value)
+        if response is None:
+            raise ProtocolError("resp= is not base64")
+        return response
 
     def _stream(self, parameters: dict[str, str]) -> Stream:
         """Return what is known of the client's stream.
@@ -270,14 +273,9 @@ class Conversation:
         name = parameters.get("domain") or (parameters.get("local_name") if self._config.use_local_name else None)
         domain = jid.domain_part(name or self._config.domain or self._service.only_domain)
         secure = "secured" in parameters or not self._tells_security
-        origin = Origin(
-            self._origin.listener,
-            self._origin.peer,
-            parameters.get("rip", ""),
-            secure,
-            patience=self._origin.patience,
-        )
-        certificate = base64.b64decode(parameters["cert"], validate=True) if parameters.get("cert") else None
+        server = self._origin
+        origin = Origin(server.listener, server.peer, parameters.get("rip", ""), secure, patience=server.patience)
+        certificate = a2b_base64(parameters["cert"], strict_mode=True) if parameters.get("cert") else None
         return Stream(
             domain=domain,
             origin=origin,

@@ -1,11 +1,10 @@
 """SCRAM (RFC 5802, RFC 7677), with channel binding (RFC 5929, RFC 9266) and the downgrade protection of XEP-0474."""
 
-import base64
-import binascii
 import hashlib
 import hmac
 import re
 import secrets
+from binascii import a2b_base64, b2a_base64
 from typing import NamedTuple
 
 from extauth.model import Candidate, FindKeys, Identity, Keys, Proof, Reason, Reject
@@ -149,8 +148,8 @@ def _parse_final(data: bytes, nonce: str) -> _Final:
 def _decode(field: str) -> bytes:
     """Decode base64 that has no other way to be written (RFC 4648 section 3.5)."""
     try:
-        data = base64.b64decode(field, validate=True)
-    except binascii.Error:
+        data = a2b_base64(field, strict_mode=True)
+    except ValueError:
         data = b""
     if _b64(data) != field:
         raise Malformed("not base64")
@@ -197,7 +196,7 @@ def _unescape(name: str) -> str:
 
 
 def _b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return b2a_base64(data, newline=False).decode()
 
 
 def _mechanisms() -> tuple[Mechanism, ...]:
