@@ -49,6 +49,7 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True):
     jid: str = ""
     password: str = ""
     domain: str = ""
+    mask: str = ""
     after: str = ""
     limit: int = 1000
     seen: int = 0
@@ -227,10 +228,31 @@ async def _status(service: Service, _command: Command, _origin: Origin) -> Reply
                 for name, server in service.servers.items()
             },
             "backends": {name: table.type for name, table in settings.backends.items()},
+            "remembered": {name: len(entry.remembered) for name, entry in service.layered.items()},
+            "learned": await _learned(service),
             "domains": {name: list(domain.backends) for name, domain in settings.domains.items()},
             "decisions": [{**key._asdict(), "count": count} for key, count in metrics.outcomes()],
         }
     )
+
+
+async def _learned(service: Service) -> list[Reply]:
+    """How many of the users who have logged in lately have SCRAM keys, by backend and domain."""
+    found: list[Reply] = []
+    for name, entry in service.layered.items():
+        if entry.learning is not None:
+            try:
+                shares = await entry.learning.share()
+            except BackendDown:
+                continue  # the rest of the status is worth having
+            found += [{"backend": name, "domain": domain, **share._asdict()} for domain, share in sorted(shares.items())]
+    return found
+
+
+async def _cache_flush(service: Service, command: Command, _origin: Origin) -> Reply:
+    """Forget what caches remember of the users whose JID matches the shell pattern `mask`."""
+    mask = command.mask.casefold()
+    return _result({"forgotten": sum(entry.remembered.forget_matching(mask) for entry in service.layered.values())})
 
 
 async def _audit_tail(service: Service, command: Command, _origin: Origin) -> Reply:
@@ -256,6 +278,7 @@ _VERBS: dict[str, Callable[[Service, Command, Origin], Awaitable[Reply]]] = {
     "key-list": _about_keys(_key_list),
     "key-add": _about_keys(_key_add),
     "key-retire": _about_keys(_key_retire),
+    "cache-flush": _cache_flush,
     "status": _status,
     "audit-tail": _audit_tail,
 }

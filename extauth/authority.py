@@ -185,10 +185,10 @@ class Authority:
                 # A directory that ignores accents or blanks found somebody else.
                 walk.note(link.name, f"other-name({shown(str(answer.identity))})")
                 return None
-            walk.note(link.name, "accept" if isinstance(answer, Accept) else "found")
+            walk.note(link.name, _word("accept", answer.via) if isinstance(answer, Accept) else "found")
             return answer
         if isinstance(answer, Reject):
-            walk.note(link.name, answer.reason)
+            walk.note(link.name, _word(answer.reason, answer.via))
             if link.reject_ends:
                 return answer
             if walk.otherwise is NO_USER:
@@ -247,6 +247,10 @@ class Authority:
         )  # fmt: skip
         self._throttle.observe(request, verdict)
         return verdict
+
+
+def _word(said: str, via: str) -> str:
+    return f"{said}({via})" if via else said
 
 
 def decides(request: Request, verdict: Verdict) -> bool:

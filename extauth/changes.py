@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from extauth.backend import Backend
 from extauth.errors import BackendDown
@@ -14,6 +14,7 @@ from extauth.model import (
     Identity,
     Listing,
     ListUsers,
+    Origin,
     Reason,
     Reject,
     RemoveUser,
@@ -42,6 +43,14 @@ class Member:
     on_reject: Literal["stop", "next"] = "stop"
 
 
+class Knowledge(NamedTuple):
+    """Whether a backend knows a name; None if it can't tell, for the reason in `problem`."""
+
+    backend: str
+    knows: bool | None
+    problem: str = ""
+
+
 def is_about(found: Identity, asked: Identity) -> bool:
     """Tell whether a backend's answer is about the user asked for, or where a credential names the user, of the domain."""
     if not asked.user:
@@ -58,6 +67,22 @@ class _Asker:
     async def __call__(self, member: Member, request: Request) -> Answer | None:
         self.name = member.name
         return await settle(member.backend.answer(request))
+
+
+async def knowing(members: Sequence[Member], identity: Identity, origin: Origin) -> list[Knowledge]:
+    """Ask each backend whether it knows a name."""
+    found: list[Knowledge] = []
+    for member in members:
+        if UserExists not in member.backend.handles:
+            found.append(Knowledge(member.name, None, "it can't be asked"))
+            continue
+        try:
+            answer = await settle(member.backend.answer(UserExists(identity, origin)))
+        except BackendDown as down:
+            found.append(Knowledge(member.name, None, str(down)))
+        else:
+            found.append(Knowledge(member.name, isinstance(answer, Accept) and is_about(answer.identity, identity)))
+    return found
 
 
 async def change(members: Sequence[Member], request: Request, note: Note) -> Verdict:

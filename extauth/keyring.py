@@ -6,7 +6,7 @@ which credential comes (RFC 5802 section 5). They are replaced together with the
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ from extauth.threads import Threads
 
 PASSWORD = "password"  # noqa: S105 - the id of the credential that the user's own password is
 LEARNED = "learned:"  # the ids of the passwords that other backends know
+COMPARED = scram.Hash.SHA_256  # of the four, what a plain password is compared by: the fastest that is sound
 MAX_CANDIDATES = 16  # each costs every SCRAM login of the user some microseconds
 
 _FIND = (
@@ -55,6 +56,13 @@ _ADD_KEY = (
     "ON CONFLICT (domain, name, hash, credential) DO UPDATE SET stored_key = excluded.stored_key, "
     "server_key = excluded.server_key, added = excluded.added, expires = excluded.expires RETURNING credential"
 )
+_HELD = (
+    "SELECT u.iterations, s.salt, k.stored_key, k.expires FROM scram_user u "
+    "JOIN scram_salt s ON s.domain = u.domain AND s.name = u.name AND s.hash = $4 "
+    "JOIN scram_key k ON k.domain = u.domain AND k.name = u.name AND k.hash = $4 "
+    "WHERE u.domain = $1 AND u.name = $2 AND k.credential = $3"
+)
+_COUNT = "SELECT domain, COUNT(*) FROM scram_key WHERE credential = $1 AND hash = $2 AND expires > $3 GROUP BY domain"
 _FORGET = "DELETE FROM scram_key WHERE domain = $1 AND name = $2 AND expires <= $3"
 _DROP = "DELETE FROM scram_key WHERE domain = $1 AND name = $2 AND credential = $3"
 _DROP_USER = "DELETE FROM scram_user WHERE domain = $1 AND name = $2"
@@ -68,6 +76,22 @@ class Ring(Struct, frozen=True, gc=False):
     salt: bytes
     iterations: int
     candidates: tuple[Candidate, ...]
+
+    def vouched_by(self, own: str) -> "Ring | None":
+        """Return the ring without the users' passwords that other backends know; None if that of `own` is not on it."""
+        if all(candidate.credential != own for candidate in self.candidates):
+            return None
+        candidates = tuple(c for c in self.candidates if c.credential == own or not _is_password(c.credential))
+        return Ring(self.salt, self.iterations, candidates)
+
+
+class Held(Struct, frozen=True, gc=False):
+    """One credential that expires (Unix seconds), by its SHA-256 key."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    expires: int
 
 
 class FamilyKeys(Struct, frozen=True, gc=False):
@@ -180,6 +204,35 @@ class Keyring:
         added, *_ = await self._store.write(*self.adding(identity, credential, keys, expires))
         return bool(added)
 
+    def held(self, identity: Identity, credential: str) -> Soon[Held | None]:
+        """Return a credential that expires, also if it has expired; None if there is none.
+
+        Raises:
+            BackendDown: the store can't tell.
+        """
+        return then(self._store.read(_HELD, identity.domain, identity.user, credential, COMPARED.value), _held)
+
+    async def fits(self, held: Held, forms: tuple[str, ...]) -> bool:
+        """Tell whether one of these forms is the password of a credential.
+
+        Raises:
+            BackendDown: no thread came free in time.
+        """
+
+        def verify() -> int | None:
+            return scram.verify(COMPARED, forms, held.salt, held.iterations, (held.stored_key,))
+
+        return await self._hashing.run(verify) is not None
+
+    async def count(self, credential: str) -> Mapping[str, int]:
+        """Return how many users of each domain have a credential of this id that has not expired.
+
+        Raises:
+            BackendDown: the store can't tell.
+        """
+        rows = await settle(self._store.read(_COUNT, credential, COMPARED.value, int(self._now())))
+        return {str(domain): count for domain, count in rows if isinstance(count, int)}
+
     def dropping(self, identity: Identity, credential: str) -> Sequence[Statement]:
         """Return what ends one credential."""
         return [(_DROP, (identity.domain, identity.user, credential))]
@@ -220,3 +273,19 @@ def _place(row: Row) -> tuple[bool, int, str]:
     credential, added = str(row[2]), row[5]
     assert isinstance(added, int)
     return not (credential == PASSWORD or credential.startswith(LEARNED)), -added, credential
+
+
+def _held(rows: list[Row]) -> Held | None:
+    for iterations, salt, stored_key, expires in rows:
+        if (
+            isinstance(iterations, int)
+            and isinstance(salt, bytes)
+            and isinstance(stored_key, bytes)
+            and isinstance(expires, int)
+        ):
+            return Held(salt, iterations, stored_key, expires)
+    return None
+
+
+def _is_password(credential: str) -> bool:
+    return credential == PASSWORD or credential.startswith(LEARNED)

@@ -80,6 +80,7 @@ class Reason(StrEnum):
     OK = "ok"
     BAD_PASSWORD = "bad-password"  # noqa: S105 - a reason code
     NO_USER = "no-user"
+    NO_KEYS = "no-keys"
     DISABLED = "account-disabled"
     BAD_NAME = "bad-name"
     UNKNOWN_DOMAIN = "unknown-domain"
@@ -238,18 +239,24 @@ class SetEnabled(Request, frozen=True, gc=False):
 class Accept(Struct, frozen=True, gc=False):
     """Yes. `identity` is the backend's own canonical name of the user and must equal the one asked for.
 
-    `payload` goes to the client together with the success (X-OAUTH: the next token).
+    `payload` goes to the client together with the success (X-OAUTH: the next token). `via` is how it is known, if the backend
+    was not asked: "cache" or "grace".
     """
 
     identity: Identity
     attributes: Mapping[str, str] = NOTHING
     payload: Secret | None = None
+    via: str = ""
 
 
 class Reject(Struct, frozen=True, gc=False):
-    """No, for this reason. The reason is for the administrator; clients are told only that it was refused."""
+    """No, for this reason. The reason is for the administrator; clients are told only that it was refused.
+
+    `via` is how it is known, if the backend was not asked: "repeat".
+    """
 
     reason: Reason
+    via: str = ""
 
 
 class Candidate(Struct, frozen=True, gc=False):

@@ -10,12 +10,14 @@ import trio
 
 from extauth import plugins
 from extauth.authority import Authority, record
-from extauth.backend import Backend, Context
-from extauth.changes import Member
+from extauth.backend import Context
+from extauth.changes import Knowledge, Member, knowing
 from extauth.errors import ConfigError
 from extauth.jid import local_part
 from extauth.journal import Journal
 from extauth.keystore import Keystore
+from extauth.layers.compose import Layered, surround, with_record
+from extauth.layers.seen import Seen
 from extauth.metrics import Metrics
 from extauth.model import Anonymous, Identity, Origin, Reason, Reject, Request, Verdict
 from extauth.negotiation import Negotiation
@@ -24,7 +26,7 @@ from extauth.sasl.advertise import Holder, Offer, Repertoire, problems, repertoi
 from extauth.sasl.exchange import Exchange
 from extauth.sasl.mechanism import Mechanism, Options, Stream
 from extauth.sasl.registry import find as find_mechanisms
-from extauth.settings import Domain, Settings
+from extauth.settings import BackendTable, Domain, Settings
 from extauth.soon import Soon
 from extauth.store import Store
 from extauth.threads import Threads
@@ -64,6 +66,8 @@ class Generation:
     authorities: dict[str, Authority]
     sasl: dict[str, Sasl]
     mechanisms: Mapping[str, Mechanism]
+    members: Mapping[str, list[Member]] = field(default_factory=dict[str, list[Member]])  # by domain
+    layered: Mapping[str, Layered] = field(default_factory=dict[str, Layered])  # by backend
     retired: trio.Event = field(default_factory=trio.Event)
 
 
@@ -82,6 +86,7 @@ class Service:
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._generation = Generation(Settings(), {}, {}, {})
+        self._seen = Seen(surroundings.store, surroundings.now)
         self.servers: Mapping[str, Running] = {}  # by the listener's name
         self._started = trio.current_time()
 
@@ -155,6 +160,20 @@ class Service:
         exchange = Exchange(mechanism, stream, options, generation.mechanisms, offered)
         return Negotiation(exchange, stream, self.ask, self.refuse, known_domain=sasl is not None)
 
+    @property
+    def layered(self) -> Mapping[str, Layered]:
+        """The backends with all that is around them."""
+        return self._generation.layered
+
+    def flush(self, domain: str, user: str) -> None:
+        """Forget what caches remember of a user (canonical names), because something about the user has changed."""
+        for layered in self._generation.layered.values():
+            layered.remembered.forget(Identity(user, domain))
+
+    async def knowing(self, identity: Identity) -> list[Knowledge]:
+        """Ask every backend of the domain whether it knows a name."""
+        return await knowing(self._generation.members.get(identity.domain, ()), identity, Origin("check"))
+
     def advice(self) -> list[str]:
         """Return what is wrong with what the domains advertise, in words."""
         generation = self._generation
@@ -197,21 +216,34 @@ class Service:
             ConfigError: some can't be opened.
         """
         around = self._surroundings
-        backends: dict[str, Backend] = {}
+        layered: dict[str, Layered] = {}
         wrong: list[str] = []
         for name, table in settings.backends.items():
             context = Context(name, around.store, around.hashing, around.now)
+            before = self._generation.layered.get(name)
+            kept = before.remembered if before and self._generation.settings.backends[name] == table else None
             try:
                 module = plugins.backend(table.type)
-                backends[name] = await stack.enter_async_context(module.open(table.config, context))
+                backend = await stack.enter_async_context(module.open(table.config, context))
+                layers = surround(backend, table.layers, context, self._seen, kept)
+                layered[name] = await stack.enter_async_context(layers)
             except ConfigError as error:
                 wrong += error.problems
         if wrong:
             raise ConfigError(wrong)
+        backends = {name: entry.backend for name, entry in layered.items()}
+        members = {
+            domain: with_record(
+                [Member(name, backends[name], settings.backends[name].on_reject) for name in rules.backends],
+                rules.exists,
+                self._seen,
+            )
+            for domain, rules in settings.domains.items()
+        }
         mechanisms = find_mechanisms(settings.daemon.mechanism_modules)
         authorities = {
             domain: Authority(
-                [Member(name, backends[name], settings.backends[name].on_reject) for name in rules.backends],
+                members[domain],
                 on_outage=rules.on_outage,
                 anonymous=rules.anonymous,
                 journal=around.journal,
@@ -222,14 +254,14 @@ class Service:
         }
         sasl: dict[str, Sasl] = {}
         for domain, rules in settings.domains.items():
-            found = _holders(rules, backends)
+            found = _holders(rules, layered)
             options = self._options(settings, domain, rules)
             offered = repertoire(found, mechanisms, rules.mechanisms)
             sasl[domain] = Sasl(found, offered, offered.names, options)
-        return Generation(settings, authorities, sasl, mechanisms)
+        return Generation(settings, authorities, sasl, mechanisms, members, layered)
 
     def _options(self, settings: Settings, domain: str, rules: Domain) -> Options:
-        counts = [getattr(settings.backends[name].config, "iterations", 0) for name in rules.backends]
+        counts = [_iterations(settings.backends[name]) for name in rules.backends]
         return Options(
             decoy_key=self._surroundings.decoy_key,
             iterations=next(filter(None, counts), ADVISED_ITERATIONS),
@@ -243,7 +275,13 @@ class Service:
         )
 
 
-def _holders(rules: Domain, backends: Mapping[str, Backend]) -> list[Holder]:
+def _iterations(table: BackendTable) -> int:
+    """Return the count that SCRAM tells users of a backend who are new to it, 0 if it has none."""
+    own: int = getattr(table.config, "iterations", 0)
+    return table.layers.learn_iterations if table.layers.learn_scram == "offer" else own
+
+
+def _holders(rules: Domain, backends: Mapping[str, Layered]) -> list[Holder]:
     """Return the backends of a domain as `extauth.sasl.advertise` weighs them."""
-    found = [Holder(name, backends[name].handles, getattr(backends[name], "hashes", None)) for name in rules.backends]
+    found = [Holder(name, backends[name].backend.handles, backends[name].hashes) for name in rules.backends]
     return [*found, Holder("anonymous", frozenset({Anonymous}))] if rules.anonymous else found

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from extauth.errors import ConfigError
 from extauth.jid import InvalidName, domain_part, local_part
+from extauth.layers.rules import Layers
 
 T = TypeVar("T")
 
@@ -63,6 +64,7 @@ class BackendTable:
     type: str
     on_reject: Literal["stop", "next"]
     config: Any
+    layers: Layers = field(default_factory=Layers)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Domain:
 
     backends: tuple[str, ...] = ()
     on_outage: Literal["stop", "next"] = "stop"
+    exists: Literal["seen", "always", "never"] = "seen"  # whether people exist who are known only by tokens
     mechanisms: tuple[str, ...] | None = None  # instead of those that follow from the backends
     anonymous: bool = False  # whether anybody may log in under a fresh name; then nobody else can
     proxies: tuple[str, ...] = ()  # accounts that may log in as any other of the domain
@@ -192,9 +195,11 @@ class _Reader:
             if on_reject not in ("stop", "next"):
                 self._problems.append(f'{place}.on_reject: must be "stop" or "next"')
                 on_reject = "stop"
+            around = {f.name: table.pop(f.name) for f in dataclasses.fields(Layers) if f.name in table}
+            layers = self._convert(Layers, place, around)
             config = self._plugged(place, table, self._kinds.backend, str(type_))
-            if config is not None:
-                found[name] = BackendTable(name, str(type_), on_reject, config)
+            if config is not None and layers is not None:
+                found[name] = BackendTable(name, str(type_), on_reject, config, layers)
         return found
 
     def _domains(self, tables: Table, backends: dict[str, BackendTable], declared: set[str]) -> dict[str, Domain]:
@@ -262,7 +267,9 @@ class _Reader:
         self._unknown(place, table, tuple(fields))
         values: Table = {}
         for name, f in fields.items():
-            if name in table:
+            if name in table and dataclasses.is_dataclass(hints[name]):
+                values[name] = self._convert(hints[name], f"{place}.{name}", self._table(f"{place}.{name}", table[name]))
+            elif name in table:
                 try:
                     values[name] = _value(hints[name], table[name])
                 except ValueError as error:

@@ -6,6 +6,7 @@ from typing import Literal
 import trio
 
 from extauth.authority import Authority
+from extauth.backend import Backend
 from extauth.changes import Member
 from extauth.journal import Journal
 from extauth.metrics import Metrics
@@ -23,7 +24,7 @@ class FakeBackend:
     """Answers with what it was given for each kind of request, and remembers what it was asked."""
 
     def __init__(self, replies: dict[type[Request], Reply | Callable[[Request], Reply]], *, later: bool = False) -> None:
-        self._replies = replies
+        self.replies = replies
         self._later = later
         self.handles = frozenset(replies)
         self.asked: list[Request] = []
@@ -39,7 +40,7 @@ class FakeBackend:
         return self._answer(request)
 
     def _answer(self, request: Request) -> Answer | None:
-        reply = self._replies[type(request)]
+        reply = self.replies[type(request)]
         if callable(reply):
             reply = reply(request)
         if isinstance(reply, Exception):
@@ -52,14 +53,14 @@ class SlowBackend(FakeBackend):
 
     def __init__(self, replies: dict[type[Request], Reply | Callable[[Request], Reply]], *, seconds: float) -> None:
         super().__init__(replies)
-        self._seconds = seconds
+        self.seconds = seconds
 
     def answer(self, request: Request) -> Awaitable[Answer | None]:
         """Answer after a while."""
         return self._sleep(request)
 
     async def _sleep(self, request: Request) -> Answer | None:
-        await trio.sleep(self._seconds)
+        await trio.sleep(self.seconds)
         return self._answer(request)
 
 
@@ -68,7 +69,7 @@ class Scene:
 
     def __init__(
         self,
-        backends: Iterable[FakeBackend],
+        backends: Iterable[Backend],
         *,
         on_reject: Literal["stop", "next"] = "stop",
         on_outage: Literal["stop", "next"] = "stop",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from extauth import plugins
+from extauth.layers.rules import CacheRules, Layers, NameRules
 from extauth.model import Reason
 from extauth.settings import Daemon, Domain, load
 
@@ -25,6 +26,7 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
     assert settings.domains["example.com"] == Domain(backends=("local",))
     for listener in settings.listeners:
         assert dataclasses.replace(listener.config, group=None) == type(listener.config)()
+    assert settings.backends["local"].layers == Layers()
     assert settings.backends["local"].config == plugins.backend("local").Config()
 
 
@@ -39,7 +41,7 @@ def documented(*pages: Path) -> set[str]:
 
 
 def test_every_key_is_in_the_configuration_page() -> None:
-    configs = [Daemon, Domain]
+    configs = [Daemon, Domain, Layers, CacheRules, NameRules]
     configs += [plugins.listener(protocol).Config for protocol in ("ejabberd", "prosody", "dovecot", "saslauthd", "admin")]
     keys = {field.name for config in configs for field in dataclasses.fields(config)}
     assert keys <= documented(ROOT / "docs/configuration.md")

@@ -26,7 +26,7 @@ ALLOWED = {
     "issuing": "model",
     "jid passwords tokens": "model errors jid issuing",
     "sasl": "model errors jid passwords tokens soon",
-    "secretfile threads lines throttle cache journal": "model errors",
+    "secretfile threads lines throttle journal templates": "model errors",
     "bridge": "errors",
     "sockets": "errors jid",
     "store": "model errors bridge",
@@ -37,12 +37,13 @@ ALLOWED = {
     "sessions": "store tokens model issuing soon",
     "sql": "backend verifier model errors jid passwords secretfile threads",
     "changes": "backend issuing model errors soon",
-    "authority": "changes throttle cache journal metrics model errors soon passwords",
-    "settings": "model errors jid",
+    "authority": "changes throttle journal metrics model errors soon passwords",
+    "layers": "backend changes issuing model errors soon store threads keyring jid passwords templates",
+    "settings": "model errors jid layers",
     "plugins": "model errors backend listeners",
     "negotiation": "authority model sasl soon",
-    "service": "authority changes negotiation backend plugins settings model errors jid passwords sasl journal metrics soon "
-    "store threads throttle keystore tokens",
+    "service": "authority changes layers negotiation backend plugins settings model errors jid passwords sasl journal metrics "
+    "soon store threads throttle keystore tokens",
     "server": "service sockets",
     "dialogue": "soon",
     "acceptor": "journal sockets",
@@ -56,7 +57,7 @@ ALLOWED = {
     "issuing settings journal metrics model errors soon",
     "fetch": "model errors",
     "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions soon threads "
-    "secretfile verifier sql",
+    "secretfile templates verifier sql",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

@@ -21,7 +21,7 @@ import trio
 from extauth_ldap import Config, diagnosis, wire
 from extauth_ldap.answers import Answered, Outcome, parse_policy
 from extauth_ldap.groups import normal
-from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
+from extauth_ldap.templates import bind_name_template, dn_value, filter_value
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +41,7 @@ from extauth.model import (
     UserExists,
 )
 from extauth.store import Store
+from extauth.templates import Template
 from extauth.threads import Threads
 from tests import needs
 from tests.certificates import Certificates, make_certificates

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from extauth.backend import Backend, Context
+from extauth.templates import Template
 from extauth.threads import Threads
 from extauth.verifier import Verifier
 from extauth_ldap.config import Config, account, addresses
@@ -12,7 +13,7 @@ from extauth_ldap.groups import Groups, normal
 from extauth_ldap.passwords import by_extension, by_unicode_pwd
 from extauth_ldap.servers import Server, Servers
 from extauth_ldap.stored import StoredBackend
-from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
+from extauth_ldap.templates import bind_name_template, dn_value, filter_value
 from extauth_ldap.tree import Tree
 
 __all__ = ["Config", "open"]

@@ -10,7 +10,8 @@ from extauth.errors import ConfigError
 from extauth.model import Secret
 from extauth.passwords.stored import WEAK, WRITABLE
 from extauth.secretfile import read_secret
-from extauth_ldap.templates import Template, bind_name_template, dn_value, filter_value
+from extauth.templates import Template
+from extauth_ldap.templates import bind_name_template, dn_value, filter_value
 from extauth_ldap.wire import Address
 
 BRACED = ("dovecot-", "ldap-", "ssha")  # how the names of forms begin that are written as {SCHEME}

@@ -22,12 +22,13 @@ from extauth.model import (
     SetPassword,
     UserExists,
 )
+from extauth.templates import Template
 from extauth.threads import Threads
 from extauth_ldap import diagnosis
 from extauth_ldap.answers import Entry
 from extauth_ldap.groups import Groups
 from extauth_ldap.passwords import for_binding, for_setting
-from extauth_ldap.templates import Template, dn_value
+from extauth_ldap.templates import dn_value
 from extauth_ldap.tree import Act, Found, Tree
 
 T = TypeVar("T")

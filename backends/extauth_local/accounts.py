@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from extauth.backend import Context
-from extauth.keyring import Keyring, Ring
+from extauth.keyring import COMPARED, Keyring, Ring
 from extauth.model import (
     Accept,
     Answer,
@@ -34,8 +34,6 @@ from extauth.soon import Soon, settle, then
 from extauth.store import Row
 
 Reply = Soon[Answer | None]
-
-CHECKED = scram.Hash.SHA_256  # of the four, the one a plain password is checked with: the fastest that is sound
 
 _STATE = "SELECT disabled FROM account WHERE domain = $1 AND name = $2"
 _ACCOUNT = (
@@ -107,7 +105,7 @@ class LocalBackend:
         return then(rows, lambda rows: self._verify(identity, request.password, rows[0]) if rows else None)
 
     async def _verify(self, identity: Identity, password: Secret, account: Row) -> Answer:
-        ring = await settle(self._keyring.find(identity, CHECKED.value))
+        ring = await settle(self._keyring.find(identity, COMPARED.value))
         if ring is None:  # an account that has no password
             ring = Ring(self._decoy_salt, self._iterations, ())
         if await self._derive(password, ring) is None:
@@ -141,7 +139,7 @@ class LocalBackend:
     async def _derive(self, password: Secret, ring: Ring) -> int | None:
         stored = tuple(candidate.stored_key for candidate in ring.candidates)
         forms = for_checking(password.reveal())
-        return await self._hashing.run(lambda: scram.verify(CHECKED, forms, ring.salt, ring.iterations, stored))
+        return await self._hashing.run(lambda: scram.verify(COMPARED, forms, ring.salt, ring.iterations, stored))
 
     # Changes --------------------------------------------------------------------------------------------------------------
 

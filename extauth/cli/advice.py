@@ -30,6 +30,11 @@ def advice(settings: Settings) -> list[str]:
         iterations = getattr(table.config, "iterations", None)
         if isinstance(iterations, int) and iterations < ADVISED_ITERATIONS:
             warnings.append(f"backend.{name}.iterations: {iterations} is less than XEP-0438 advises ({ADVISED_ITERATIONS})")
+        if table.layers.learn_scram == "offer":
+            warnings.append(
+                f'backend.{name}.learn_scram: "offer": users without keys are locked out of clients that do not fall back '
+                f"from SCRAM; `extauth status` tells how many have some"
+            )
     connector = shutil.which("extauth-connect")
     if connector is not None and (why := _hidden(str(Path(connector).resolve()))):
         warnings.append(f"{connector}: {why}; install extauth under /usr or /opt before ejabberd starts it")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from extauth.cli.cache import cache
 from extauth.cli.common import Choices
 from extauth.cli.key import key
 from extauth.cli.login import login
@@ -41,5 +42,5 @@ def connect(arguments: tuple[str, ...]) -> None:
     raise AssertionError(arguments)  # extauth.cli.entry hands over before click is imported
 
 
-for command in (serve, check, login, user, token, session, key, status, audit):
+for command in (serve, check, login, user, token, session, key, cache, status, audit):
     cli.add_command(command)

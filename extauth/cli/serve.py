@@ -2,8 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import trio
@@ -14,7 +15,10 @@ from extauth.cli.common import Choices, exit_with_problems, fail, options, show
 from extauth.daemon import open_without_listeners
 from extauth.daemon import serve as run
 from extauth.errors import BackendDown, ConfigError
+from extauth.jid import InvalidName, identity, parse
 from extauth.journal import set_up_logging
+from extauth.layers.compose import SEEN
+from extauth.model import Identity
 from extauth.settings import Settings
 
 
@@ -51,23 +55,51 @@ def _run(settings: Settings, read_again: Callable[[], Settings], started: Callab
 
 @click.command()
 @click.option("--online", is_flag=True, help="Also open the state store and every backend.")
+@click.option("--user", metavar="NAME", help="With --online: also say which backends know NAME (user, or user@domain).")
 @options
 @click.pass_obj
-def check(choices: Choices, *, online: bool) -> None:
+def check(choices: Choices, user: str | None, *, online: bool) -> None:
     """Check the configuration without serving. Exits with 0 if it can be used, 78 if not."""
+    if user is not None and not online:
+        raise click.UsageError("--user needs --online")
     settings = choices.settings()
     warnings = advice(settings)
+    knowing: list[dict[str, Any]] = []
     if online:
         try:
-            warnings += trio.run(_open_all, settings)
+            names = _identities(settings, user) if user is not None else []
+            advised, knowing = trio.run(_open_all, settings, names)
+            warnings += advised
+        except InvalidName as error:
+            fail(f"{user}: {error}", os.EX_DATAERR)
         except ConfigError as error:
             exit_with_problems(error)
         except BackendDown as error:
             fail(str(error), os.EX_TEMPFAIL)
-    result = {"file": str(choices.path), "usable": True, "warnings": warnings}
-    show(choices, result, lambda _: "\n".join([*(f"warning: {w}" for w in warnings), f"{choices.path}: good"]))
+    result = {"file": str(choices.path), "usable": True, "warnings": warnings, "knowing": knowing}
+    lines = [*map(_line, knowing), *(f"warning: {warning}" for warning in warnings), f"{choices.path}: good"]
+    show(choices, result, lambda _: "\n".join(lines))
 
 
-async def _open_all(settings: Settings) -> list[str]:
+def _identities(settings: Settings, user: str) -> list[Identity]:
+    """Return whom a name means: in the domain it gives, or in every domain."""
+    return [parse(user)] if "@" in user else [identity(user, domain) for domain in settings.domains]
+
+
+async def _open_all(settings: Settings, names: Sequence[Identity]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return warnings, and which backends know the names."""
     async with open_without_listeners(settings) as service:
-        return service.advice()
+        warnings = service.advice()
+        rows: list[dict[str, Any]] = []
+        for name in names:
+            known = await service.knowing(name)
+            rows += [{"jid": str(name), **entry._asdict()} for entry in known]
+            knowing = [entry.backend for entry in known if entry.knows and entry.backend != SEEN]
+            if len(knowing) > 1:
+                warnings.append(f"{name} is known to {' and '.join(knowing)}: {knowing[0]} decides")
+        return warnings, rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    said = {True: "knows it", False: "does not know it"}.get(row["knows"], f"can't tell: {row['problem']}")
+    return f"{row['jid']}: {row['backend']} {said}"

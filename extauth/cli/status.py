@@ -65,6 +65,12 @@ def _describe(status: dict[str, Any]) -> str:
         for name, listener in status["listeners"].items()
     ]
     lines += [f"backend {name}: {type_}" for name, type_ in status["backends"].items()]
+    lines += [f"backend {name}: remembers {count} logins" for name, count in status["remembered"].items() if count]
+    lines += [
+        f"backend {learned['backend']}: {learned['with_keys']} of {learned['active']} active users of {learned['domain']} "
+        f"have SCRAM keys"
+        for learned in status["learned"]
+    ]
     lines += [f"domain {name}: asks {', '.join(backends)}" for name, backends in status["domains"].items()]
     lines += [f"{d['count']:>8}  {d['listener']} {d['operation']} {d['result']} {d['reason']}" for d in status["decisions"]]
     return "\n".join(lines)

@@ -54,6 +54,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE token_spent (mac TEXT NOT NULL PRIMARY KEY, expires INTEGER NOT NULL)""",
         "CREATE INDEX token_spent_by_expiry ON token_spent (expires)",
     ),
+    (
+        # Who has logged in by which backend, and when last, to a day.
+        """CREATE TABLE seen (
+            domain TEXT NOT NULL, name TEXT NOT NULL, backend TEXT NOT NULL, last INTEGER NOT NULL,
+            PRIMARY KEY (domain, name, backend))""",
+        "CREATE INDEX seen_by_backend ON seen (backend, last, domain)",
+        "CREATE INDEX scram_key_by_credential ON scram_key (credential, hash, expires, domain)",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -1,0 +1,66 @@
+"""Lays layers around backends, from the inside: names, cache, learned keys; and around members of a chain: the record."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Literal, NamedTuple
+
+from extauth.backend import Backend, Context
+from extauth.changes import Member
+from extauth.errors import ConfigError
+from extauth.issuing import EndSessions
+from extauth.layers.cache import Caching, Remembered
+from extauth.layers.learning import Learning, learning
+from extauth.layers.names import Naming
+from extauth.layers.rules import Layers
+from extauth.layers.seen import Recording, Seen, SeenUsers
+from extauth.model import CheckToken, UserExists
+
+SEEN = "seen"  # how the audit line calls the record
+
+
+class Layered(NamedTuple):
+    """A backend with all that is around it, and the hashes that it has SCRAM keys for (None: all)."""
+
+    backend: Backend
+    hashes: frozenset[str] | None
+    remembered: Remembered
+    learning: Learning | None
+
+
+@asynccontextmanager
+async def surround(
+    backend: Backend, rules: Layers, context: Context, seen: Seen, remembered: Remembered | None
+) -> AsyncGenerator[Layered, None]:
+    """Lay around a backend what its table asks for. `remembered` is what is to be kept from before, if anything.
+
+    Raises:
+        ConfigError: a layer does not fit the backend.
+    """
+    hashes: frozenset[str] | None = getattr(backend, "hashes", None)
+    memory = Remembered(rules.cache.entries) if remembered is None else remembered
+    async with AsyncExitStack() as stack:
+        if rules.names.used:
+            backend = Naming(backend, rules.names)
+        if rules.cache.used:
+            if CheckToken in backend.handles:
+                raise ConfigError([f"backend.{context.name}.cache: this backend takes tokens, whose end a cache would miss"])
+            backend = Caching(context.name, backend, rules.cache, memory)
+        layer: Learning | None = None
+        if rules.learn_scram != "off":
+            backend = layer = await stack.enter_async_context(learning(backend, rules, context, seen))
+        yield Layered(backend, hashes if layer is None else None, memory, layer)
+
+
+def with_record(members: Sequence[Member], exists: Literal["seen", "always", "never"], seen: Seen) -> list[Member]:
+    """Return the members of a chain, able to tell whether somebody exists who is known only by tokens of others.
+
+    Who has tokens of ours is known to the backend for which they were issued.
+    """
+    silent = [member.name for member in members if {UserExists, EndSessions}.isdisjoint(member.backend.handles)]
+    if not silent or exists == "never":
+        return list(members)
+    last = Member(SEEN, SeenUsers(seen, silent, always=exists == "always"))
+    if exists == "always":
+        return [*members, last]
+    recording: Mapping[str, Backend] = {m.name: Recording(m.name, m.backend, seen) for m in members if m.name in silent}
+    return [*(Member(m.name, recording.get(m.name, m.backend), m.on_reject) for m in members), last]
