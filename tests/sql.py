@@ -1,8 +1,9 @@
 """The databases that the backends of SQL are tested on, behind one face."""
 
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,40 +22,70 @@ from tests.servers.process import Server
 
 Kind = Literal["sqlite", "postgres", "mysql"]
 
-KINDS = (
-    "sqlite",
+SERVERS = (
     pytest.param("postgres", marks=needs.debian("postgresql")),
     pytest.param("mysql", marks=needs.debian("mariadb")),
 )
+KINDS = ("sqlite", *SERVERS)
 # Of a server: all that is needed to log in to it; both servers have the same user.
 assert (mariadb.USER, mariadb.PASSWORD) == (postgres.USER, postgres.PASSWORD)
 
 
 class Database:
-    """An empty database."""
+    """A database; on a server it may have tables of other tests."""
 
     def __init__(self, kind: Kind, folder: Path, server: MariaDb | Postgres | None) -> None:
         self.kind = kind
         self.server = server
         self.file = folder / "site.db"
+        folder.mkdir(exist_ok=True)
         self.secret = folder / "secret"
         self.secret.write_text(postgres.PASSWORD)
         self.secret.chmod(0o600)
         if server is None:
             sqlite3.connect(self.file).close()
-        else:
-            server.empty()
 
     def run(self, *statements: str) -> None:
         """Run statements with all rights."""
         if isinstance(self.server, Postgres):
-            self.server.run(*statements, user=postgres.USER)
+            self.server.run("SET client_min_messages = error", *statements, user=postgres.USER)
         elif isinstance(self.server, MariaDb):
             self.server.run(*statements)
         else:
             connection = sqlite3.connect(self.file)
             connection.executescript(";\n".join(statements))
             connection.close()
+
+    def table(self, name: str, columns: str, *rows: Mapping[str, str | int | None], options: str = "") -> None:
+        """Make a table anew, with rows."""
+        create = f"CREATE TABLE {name} ({columns}) {options}"
+        self.run(f"DROP TABLE IF EXISTS {name}", create, *(self._insert(name, row) for row in rows))
+
+    def insert(self, table: str, **values: str | int | None) -> None:
+        """Insert a row."""
+        self.run(self._insert(table, values))
+
+    def _insert(self, table: str, values: Mapping[str, str | int | None]) -> str:
+        literals = ["NULL" if v is None else self.text(v) if isinstance(v, str) else str(v) for v in values.values()]
+        names = [f"`{name}`" if self.kind == "mysql" else f'"{name}"' for name in values]
+        return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(literals)})"  # noqa: S608
+
+    def lines(self, query: str) -> list[str]:
+        """Return the rows of a query, each as a line."""
+        if self.server is not None:
+            return self.server.run(query).splitlines()
+        connection = sqlite3.connect(self.file)
+        found = ["|".join(map(str, row)) for row in connection.execute(query)]
+        connection.close()
+        return found
+
+    def pause(self, number: int) -> None:
+        """Send SIGSTOP or SIGCONT to the server and its workers."""
+        assert self.server is not None
+        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()
+        for pid in (self.server.pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def text(self, value: str) -> str:
         """Return a text as a literal, whatever is in it."""
@@ -64,12 +95,6 @@ class Database:
             "postgres": f"convert_from('\\x{digits}', 'UTF8')",
             "mysql": f"_utf8mb4 X'{digits}'",
         }[self.kind]
-
-    def insert(self, table: str, **values: str | int | None) -> None:
-        """Insert a row."""
-        literals = ["NULL" if v is None else self.text(v) if isinstance(v, str) else str(v) for v in values.values()]
-        names = [f"`{name}`" if self.kind == "mysql" else f'"{name}"' for name in values]
-        self.run(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(literals)})")  # noqa: S608
 
     def keys(self, **keys: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return the keys of a backend's table."""
@@ -106,7 +131,7 @@ def _toml(value: object) -> str:
 
 
 def make_database(kind: Kind, folder: Path, request: pytest.FixtureRequest) -> Database:
-    """Return an empty database of a kind; the servers are those that all tests share."""
+    """Return a database of a kind; the servers are those that all tests share."""
     names: Mapping[str, str] = {"postgres": "postgres", "mysql": "mariadb"}
     server = cast("Server | None", request.getfixturevalue(names[kind]) if kind in names else None)
     assert server is None or isinstance(server, MariaDb | Postgres)

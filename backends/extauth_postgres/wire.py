@@ -34,6 +34,7 @@ _GONE = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,  # the connection is closed
+    asyncpg.InternalClientError,  # it closes at this very moment
     asyncpg.InvalidCachedStatementError,  # the table has been changed: another connection reads it anew
 )
 
@@ -178,7 +179,7 @@ def _border(of_broken: type[BackendDown]) -> Generator[None]:
         yield
     except asyncpg.UniqueViolationError:
         raise Conflict from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (*_GONE, asyncpg.PostgresError) as error:
         # A value that is none of the column's type is an InterfaceError, too.
         broken = isinstance(error, _GONE) and not isinstance(error, ValueError)
         raise (of_broken if broken else BackendDown)(f"PostgreSQL: {_text(error)}") from None
@@ -186,4 +187,5 @@ def _border(of_broken: type[BackendDown]) -> Generator[None]:
 
 def _text(error: Exception) -> str:
     """Return what the error says, without the detail, which may quote a row."""
-    return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
+    text = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
+    return f"{type(error).__name__}: {text}"

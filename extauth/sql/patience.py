@@ -39,6 +39,7 @@ class PatientDatabase:
         return await self._try(deadline, lambda: self._database.change(statement, values, deadline))
 
     async def _try(self, deadline: float, call: Callable[[], Awaitable[T]]) -> T:
+        problems: dict[str, None] = {}  # in their order, none twice
         pause = 0.0  # the first loss is of an idle connection that broke long ago: a new one may do
         while True:
             self._stop_if_away()
@@ -46,8 +47,9 @@ class PatientDatabase:
                 result = await call()
             except Lost as lost:
                 self._failed(str(lost))
+                problems[str(lost)] = None
                 if time.monotonic() + pause + PAUSE >= deadline:
-                    raise
+                    raise BackendDown("; ".join(problems)) from None
             else:
                 if self._problem:
                     _log.info("database_back", backend=self._name)

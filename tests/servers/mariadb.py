@@ -31,8 +31,8 @@ class MariaDb(Server):
         self.command = [
             *("/usr/sbin/mariadbd", "--no-defaults", f"--datadir={self._data}", f"--socket={self.socket}"),
             *("--bind-address=127.0.0.1", f"--port={self.port}", f"--pid-file={folder}/run/pid", "--skip-name-resolve"),
-            *("--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2"),
-            *("--performance-schema=OFF", "--max-connections=60"),
+            *("--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-method=nosync"),
+            *("--sync-frm=OFF", "--performance-schema=OFF", "--max-connections=60"),
         ]
         if os.geteuid() == 0:
             self.command.append(f"--user={ACCOUNT}")

@@ -30,7 +30,7 @@ class Postgres(Server):
         self._programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
         self.command = [
             *self._as_account(str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)),
-            *("-k", str(self._data), "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=60"),
+            *("-k", str(self._data), "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=60", "-c", "fsync=off"),
         ]
         if certificates is not None:
             key = folder / "key.pem"
