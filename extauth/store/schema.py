@@ -1,4 +1,7 @@
-"""The schema, as numbered migrations. A migration that has been released is never edited; the next one is appended."""
+"""The schema, as numbered migrations. A migration that has been released is never edited; the next one is appended.
+
+Every table has a primary key of its own: SQLite keeps rows by it and gives them no number.
+"""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (

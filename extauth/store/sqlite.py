@@ -190,6 +190,8 @@ def _migrate(connection: sqlite3.Connection, path: str) -> None:
         )
     for migration in MIGRATIONS[version:]:
         for statement in migration:
-            connection.execute(statement)
+            # Rows kept in the order of their primary key are found in half the time: one search, not one in an index and
+            # one in the table. PostgreSQL has no such choice.
+            connection.execute(f"{statement} WITHOUT ROWID" if statement.startswith("CREATE TABLE") else statement)
     connection.execute(f"PRAGMA user_version={VERSION}")
     connection.execute("COMMIT")
