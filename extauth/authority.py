@@ -223,7 +223,7 @@ class Authority:
         verdict: Verdict = Unavailable(Reason.BACKEND_TIMEOUT)
         self.busy += 1
         try:
-            with trio.move_on_after(request.origin.patience * PATIENCE_SHARE) as scope:
+            with trio.CancelScope(relative_deadline=request.origin.patience * PATIENCE_SHARE) as scope:
                 verdict = await answer
             if scope.cancelled_caught:
                 walk.note("*", "timeout")

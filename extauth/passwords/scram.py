@@ -1,5 +1,6 @@
 """SCRAM keys (RFC 5802 section 3): the only form in which our own accounts keep a password."""
 
+import hashlib
 import hmac
 import secrets
 from enum import Enum
@@ -64,11 +65,8 @@ def salted_password(family: Hash, prepared: str, salt: bytes, iterations: int) -
 
 def keys(family: Hash, salted: bytes) -> ScramKeys:
     """Return the keys that a SaltedPassword gives."""
-    client_key = hmac.digest(salted, b"Client Key", family.digest)
-    return ScramKeys(
-        stored_key=_digest(family, client_key),
-        server_key=hmac.digest(salted, b"Server Key", family.digest),
-    )
+    digest = family.digest
+    return ScramKeys(stored_key=_stored_key(digest, salted), server_key=hmac.digest(salted, b"Server Key", digest))
 
 
 def make(family: Hash, prepared: str, salt: bytes, iterations: int) -> ScramKeys:
@@ -79,14 +77,12 @@ def make(family: Hash, prepared: str, salt: bytes, iterations: int) -> ScramKeys
 def verify(family: Hash, forms: tuple[str, ...], salt: bytes, iterations: int, stored: tuple[bytes, ...]) -> int | None:
     """Return the index of the StoredKey that one of the password's `forms` gives, or None."""
     for form in forms:
-        found = make(family, form, salt, iterations).stored_key
+        found = _stored_key(family.digest, salted_password(family, form, salt, iterations))
         for index, stored_key in enumerate(stored):
             if hmac.compare_digest(found, stored_key):
                 return index
     return None
 
 
-def _digest(family: Hash, data: bytes) -> bytes:
-    context = hashes.Hash(_ALGORITHMS[family])
-    context.update(data)
-    return context.finalize()
+def _stored_key(digest: str, salted: bytes) -> bytes:
+    return hashlib.new(digest, hmac.digest(salted, b"Client Key", digest)).digest()

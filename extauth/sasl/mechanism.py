@@ -236,7 +236,7 @@ class Mechanism(Struct, frozen=True, kw_only=True):
         return (
             (stream.secure or not self.plaintext)
             and (not self.bindings or any(kind in stream.bindings for kind in self.bindings))
-            and (stream.certified or not self.certificate)
+            and (not self.certificate or stream.certified)
         )
 
 
