@@ -1,123 +1,31 @@
 """Backend `tokens`: who may log in by which token where, and what is issued to whom."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import extauth_tokens
 import pytest
 from extauth_tokens.config import Config
 from msgspec.structs import replace
 
-from extauth.backend import Backend, Context
 from extauth.errors import ConfigError
-from extauth.issuing import EndSessions, InspectToken, IssueToken, IssueTokens, ListSessions, Login
-from extauth.keystore import Keystore
+from extauth.issuing import InspectToken, IssueToken, IssueTokens, Login
 from extauth.model import (
     Accept,
-    Answer,
     CheckPassword,
     CheckToken,
     Identity,
-    Listing,
     Origin,
     Reason,
     Reject,
-    Request,
     Secret,
     Tokens,
 )
-from extauth.soon import settle
-from extauth.store import Store, open_store
-from extauth.threads import Threads
 from extauth.tokens import grant, xoauth
 from extauth.tokens.kinds import DAY, HOUR, KINDS, TOKEN_SECRET
 from extauth.tokens.xoauth import Token
 from tests.sasl import VECTORS
-
-ALICE = Identity("alice", "example.com")
-BOB = Identity("bob", "example.com")
-NOBODY = Identity("", "example.com")
-X_OAUTH = Origin("front", mechanism="X-OAUTH")
-BEARER = Origin("front", mechanism="OAUTHBEARER")
-PLAIN = Origin("front", mechanism="PLAIN")
-START = 1_800_000_000
-
-
-class Clock:
-    """Unix time, as a test sets it."""
-
-    def __init__(self) -> None:
-        self.time = float(START)
-
-    def __call__(self) -> float:
-        return self.time
-
-
-class Scene:
-    """The tokens of one store, and the clock."""
-
-    def __init__(self, backend: Backend, store: Store, clock: Clock) -> None:
-        self.backend = backend
-        self.store = store
-        self.clock = clock
-        self.keys = Keystore(store, clock)
-
-    async def ask(self, request: Request) -> Answer | None:
-        return await settle(self.backend.answer(request))
-
-    def primary(self) -> Login:
-        login = grant.login_of({}, int(self.clock.time * 1000))
-        assert login is not None
-        return login
-
-    async def issue(self, login: Login | None = None, device: str = "", identity: Identity = ALICE) -> dict[str, str]:
-        """Ask for tokens after a login, by default a primary one."""
-        answer = await self.ask(IssueTokens(identity, PLAIN, login or self.primary(), device))
-        assert isinstance(answer, Tokens), answer
-        assert answer.identity == identity
-        return {kind: text.reveal() for kind, text in answer.tokens.items()}
-
-    async def login(self, token: str, origin: Origin = X_OAUTH, identity: Identity = NOBODY) -> Answer | None:
-        """Log in by a token in base64, as a client has it."""
-        if origin is PLAIN:
-            return await self.ask(CheckPassword(identity, origin, Secret(token)))
-        text = base64.b64decode(token).decode() if origin is X_OAUTH else token
-        return await self.ask(CheckToken(identity, origin, Secret(text)))
-
-    async def use(self, refresh: str) -> str:
-        """Log in by a refresh token and return what came with the success."""
-        answer = await self.login(refresh)
-        assert isinstance(answer, Accept), answer
-        assert answer.payload is not None
-        return xoauth.encode(answer.payload.reveal())
-
-    async def refused(self, token: str, origin: Origin = X_OAUTH, identity: Identity = NOBODY) -> Reason:
-        answer = await self.login(token, origin, identity)
-        assert isinstance(answer, Reject), answer
-        return answer.reason
-
-    async def end(self, identity: Identity = ALICE, *, family: str = "", device: str = "") -> int:
-        self.clock.time += 0.01
-        answer = await self.ask(EndSessions(identity, PLAIN, "test", family, device))
-        self.clock.time += 0.01
-        assert isinstance(answer, Accept)
-        return int(answer.attributes["ended"])
-
-    async def sessions(self, identity: Identity = ALICE) -> list[Accept]:
-        answer = await self.ask(ListSessions(identity, PLAIN))
-        assert isinstance(answer, Listing)
-        return list(answer.accounts)
-
-
-@asynccontextmanager
-async def scene_of(path: Path, config: Config) -> AsyncGenerator[Scene, None]:
-    clock = Clock()
-    with Threads("test", 1, 1.0) as threads:
-        async with open_store(f"sqlite://{path}/state/state.db") as store:
-            async with extauth_tokens.open(config, Context("tokens", store, threads, clock)) as backend:
-                yield Scene(backend, store, clock)
+from tests.tokenscene import ALICE, BEARER, BOB, NOBODY, PLAIN, START, X_OAUTH, Scene, parsed, scene_of
 
 
 @pytest.fixture
@@ -130,14 +38,6 @@ async def scene(tmp: Path) -> AsyncIterator[Scene]:
 async def classic(tmp: Path) -> AsyncIterator[Scene]:
     async with scene_of(tmp, Config(mode="mongooseim")) as scene:
         yield scene
-
-
-def parsed(token: str) -> Token:
-    text = xoauth.recognise(token)
-    assert text is not None
-    sealed = xoauth.read(text)
-    assert sealed is not None
-    return sealed.token
 
 
 # Logins -----------------------------------------------------------------------------------------------------------------------
@@ -257,6 +157,15 @@ async def test_grace_ends(scene: Scene) -> None:
     assert await scene.refused(second) is Reason.TOKEN_REUSED
 
 
+async def test_grace_is_counted_from_the_first_use(scene: Scene) -> None:
+    first = (await scene.issue())["refresh"]
+    await scene.use(first)
+    scene.clock.time += 6
+    await scene.use(first)
+    scene.clock.time += 6
+    assert await scene.refused(first) is Reason.TOKEN_REUSED
+
+
 async def test_no_grace(tmp: Path) -> None:
     async with scene_of(tmp, Config(grace=0)) as scene:
         first = (await scene.issue())["refresh"]
@@ -358,6 +267,22 @@ async def test_one_session_too_many_ends_the_oldest(tmp: Path) -> None:
 
 
 # Revocation -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_family_that_begins_while_its_user_is_revoked_is_stillborn(scene: Scene) -> None:
+    """PostgreSQL lets a row be inserted that the revocation, a moment before, could not see."""
+    tokens = await scene.issue()
+    session = Login(0, parsed(tokens["refresh"]).family, primary=False)
+    for name in ("", "alice"):
+        horizon = (name, int(scene.clock.time * 1000))
+        await scene.store.write(
+            ("INSERT INTO token_horizon (domain, name, not_before, seq) VALUES ('example.com', $1, $2, 1)", horizon)
+        )
+        assert await scene.sessions() == []
+        assert await scene.refused(tokens["refresh"]) is Reason.TOKEN_REVOKED
+        assert await scene.ask(IssueTokens(ALICE, X_OAUTH, session)) == Reject(Reason.TOKEN_REVOKED)
+        await scene.store.write(("DELETE FROM token_horizon", ()))
+    await scene.use(tokens["refresh"])
 
 
 async def of_three(scene: Scene) -> dict[str, str]:
