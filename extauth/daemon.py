@@ -42,8 +42,8 @@ async def open_service(settings: DaemonSettings, journal: Journal) -> AsyncGener
     size = settings.hash_threads or os.cpu_count() or 1
     with Threads("password", size, settings.hash_patience) as threads:
         async with open_store(settings.state) as store:
-            decoy_key = await _shared_secret(store, "decoy")
-            yield Service(Surroundings(store, journal, Metrics(), Unlimited(), threads, time.time, decoy_key))
+            keys = [await _shared_secret(store, name) for name in ("decoy", "grant")]
+            yield Service(Surroundings(store, journal, Metrics(), Unlimited(), threads, time.time, *keys))
 
 
 @asynccontextmanager

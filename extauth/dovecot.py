@@ -3,6 +3,7 @@
 from binascii import a2b_base64, b2a_base64
 
 from extauth.errors import ProtocolError
+from extauth.model import Tokens, Unavailable, Verdict
 from extauth.sasl.exchange import Failure
 
 MAX_ID = (1 << 32) - 1
@@ -27,6 +28,15 @@ def failure_line(number: int, failure: Failure) -> bytes:
         code = _CODES.get(failure.condition)
         words = (f"code={code}\t" if code else "") + "reason=Authentication failed"
     return f"FAIL\t{number}\t{words}\n".encode()
+
+
+def tokens_line(number: int, verdict: Verdict) -> bytes:
+    """Return the line that answers a request for tokens."""
+    if not isinstance(verdict, Tokens):
+        words = "temp\tcode=temp_fail\treason=Temporary failure" if isinstance(verdict, Unavailable) else "reason=Refused"
+        return f"FAIL\t{number}\t{words}\n".encode()
+    fields = {**verdict.attributes, **{kind: token.reveal() for kind, token in verdict.tokens.items()}}
+    return "\t".join([f"TOKENS\t{number}", *(f"{key}={escape(value)}" for key, value in fields.items())]).encode() + b"\n"
 
 
 def parse(fields: list[str]) -> dict[str, str]:

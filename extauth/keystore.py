@@ -6,7 +6,7 @@ is refused while something it has signed may still be valid.
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from extauth.soon import Soon, settle, then
@@ -14,7 +14,7 @@ from extauth.store import Row, Store
 from extauth.tokens.kinds import DAY
 
 KEY_BYTES = 64
-LIFE = 1.0  # seconds that a copy holds: a key that another process has retired is good for so long
+LIFE = 1.0  # seconds that a copy holds of what a remote store said: a key retired by force is good for so long there
 SLACK = DAY  # `latest` is written so much later than it must be, so that it is not written for every token
 
 _KEYS = "SELECT id, value, latest FROM token_key WHERE domain = $1 AND name = $2 ORDER BY made DESC, id"
@@ -67,8 +67,8 @@ class Keystore:
         copy = self._copies.get((domain, name))
         if copy is not None and not fresh and time.monotonic() - copy[0] < LIFE:
             return copy[1]
-        asked = time.monotonic()
-        return then(self._store.read(_KEYS, domain, name), lambda rows: self._keep(domain, name, asked, rows))
+        rows = self._store.read(_KEYS, domain, name)
+        return self._all(name, rows) if isinstance(rows, list) else self._keep(domain, name, rows)
 
     def verify(self, domain: str, name: str, is_by: Callable[[list[bytes]], bool]) -> Soon[bool]:
         """Tell whether `is_by` holds for any of the keys; if not, also of keys that were made a moment ago."""
@@ -112,11 +112,16 @@ class Keystore:
         rows = await settle(self._store.read(_LIST, domain))
         return [_info(row) for row in rows]
 
-    def _keep(self, domain: str, name: str, asked: float, rows: list[Row]) -> tuple[Key, ...]:
-        from_file = self._files.get(name)
-        keys = (*((from_file,) if from_file else ()), *(_key(row) for row in rows))
+    async def _keep(self, domain: str, name: str, rows: Awaitable[list[Row]]) -> tuple[Key, ...]:
+        """Keep a copy of what had to be waited for."""
+        asked = time.monotonic()
+        keys = self._all(name, await rows)
         self._copies[domain, name] = asked, keys
         return keys
+
+    def _all(self, name: str, rows: list[Row]) -> tuple[Key, ...]:
+        from_file = self._files.get(name)
+        return (*((from_file,) if from_file else ()), *(_key(row) for row in rows))
 
 
 def _key(row: Row) -> Key:

@@ -13,6 +13,7 @@ from extauth.authority import Authority, record
 from extauth.backend import Context
 from extauth.changes import Knowledge, Member, knowing
 from extauth.errors import ConfigError
+from extauth.issuing import IssueTokens
 from extauth.jid import local_part
 from extauth.journal import Journal
 from extauth.keystore import Keystore
@@ -31,6 +32,7 @@ from extauth.soon import Soon
 from extauth.store import Store
 from extauth.threads import Threads
 from extauth.throttle import Throttle
+from extauth.tokens import grant as grants
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Surroundings:
     hashing: Threads
     now: Callable[[], float]
     decoy_key: bytes = field(repr=False)  # what the salts of unknown users are derived from
+    grant_key: bytes = field(repr=False)  # what proofs of logins are made with
 
 
 _log = structlog.get_logger("service")
@@ -56,6 +59,7 @@ class Sasl(NamedTuple):
     repertoire: Repertoire
     names: frozenset[str]
     options: Options
+    issues_tokens: bool
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,23 @@ class Service:
         if authority is None:
             return self.refuse(request.operation, request.identity, request.origin, Reason.UNKNOWN_DOMAIN)
         return authority.ask(request)
+
+    def grant(self, identity: Identity, attributes: Mapping[str, str], began: int) -> str | None:
+        """Return a proof of a login, which its server shows to get tokens; None: there are none for it.
+
+        `attributes` are those of its success, `began` is when its exchange began (Unix time in milliseconds).
+        """
+        sasl = self._generation.sasl.get(identity.domain)
+        login = grants.login_of(attributes, began) if sasl is not None and sasl.issues_tokens else None
+        return None if login is None else grants.seal(self._surroundings.grant_key, identity, login)
+
+    def issue_tokens(self, grant: str, device: str, origin: Origin) -> Soon[Verdict]:
+        """Return the tokens for the login that a grant proves, or a refusal. Never raises."""
+        proven = grants.unseal(self._surroundings.grant_key, grant)
+        if proven is None:
+            return self.refuse(IssueTokens.operation, Identity("", ""), origin, Reason.BAD_TOKEN)
+        identity, login = proven
+        return self.ask(IssueTokens(identity, origin, login, device))
 
     def refuse(self, operation: str, identity: Identity, origin: Origin, reason: Reason) -> Reject:
         """Refuse what can't even be asked, with an audit line and a count as for any decision.
@@ -257,7 +278,8 @@ class Service:
             found = _holders(rules, layered)
             options = self._options(settings, domain, rules)
             offered = repertoire(found, mechanisms, rules.mechanisms)
-            sasl[domain] = Sasl(found, offered, offered.names, options)
+            issues_tokens = any(IssueTokens in holder.handles for holder in found)
+            sasl[domain] = Sasl(found, offered, offered.names, options, issues_tokens)
         return Generation(settings, authorities, sasl, mechanisms, members, layered)
 
     def _options(self, settings: Settings, domain: str, rules: Domain) -> Options:

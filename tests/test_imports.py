@@ -42,14 +42,14 @@ ALLOWED = {
     "settings": "model errors jid layers",
     "plugins": "model errors backend listeners",
     "negotiation": "authority model sasl soon",
-    "service": "authority changes layers negotiation backend plugins settings model errors jid passwords sasl journal metrics "
-    "soon store threads throttle keystore tokens",
+    "service": "authority changes layers issuing negotiation backend plugins settings model errors jid passwords sasl journal "
+    "metrics soon store threads throttle keystore tokens",
     "server": "service sockets",
     "dialogue": "soon",
     "acceptor": "journal sockets",
     "engine": "acceptor dialogue errors journal model sockets soon",
     "external": "service sockets jid model soon",
-    "dovecot": "errors sasl",
+    "dovecot": "errors model sasl",
     "admin": "service jid model issuing errors soon keystore tokens",
     "daemon": "service server plugins settings sockets store supervisor threads throttle journal metrics errors soon",
     "listeners": "",

@@ -8,7 +8,7 @@ import trio
 
 from extauth.keystore import LIFE, SLACK, Keystore
 from extauth.soon import settle
-from extauth.store import Store, open_store
+from extauth.store import Row, Store, Value, open_store
 from tests.tokenscene import START, Clock
 
 DOMAIN = "example.com"
@@ -110,15 +110,41 @@ async def test_a_key_that_another_process_has_made_is_known_at_once(keys: Keysto
     assert await verifies(keys, b"fake")
 
 
-async def test_a_key_that_another_process_has_retired_is_soon_forgotten(
-    keys: Keystore, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Remote:
+    """A store that has to be waited for, and counts its look-ups."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.write = store.write
+        self.reads = 0
+
+    async def read(self, sql: str, *values: Value) -> list[Row]:
+        self.reads += 1
+        return await settle(self._store.read(sql, *values))
+
+
+async def test_what_a_remote_store_said_holds_for_a_moment(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monotonic = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: monotonic)
+    monkeypatch.setattr("extauth.keystore.time.monotonic", lambda: monotonic)
+    remote = Remote(store)
+    keys, elsewhere = Keystore(remote, clock), Keystore(store, clock)
+    value = await keys.signing(DOMAIN, NAME, START)
+    reads = remote.reads
+    assert await verifies(keys, value)
+    assert await keys.signing(DOMAIN, NAME, START) == value
+    assert remote.reads == reads
+    await elsewhere.add(DOMAIN, NAME, b"fake")
+    assert await verifies(keys, b"fake")  # what is not known is looked up
+    (_, info) = await elsewhere.described(DOMAIN)
+    await elsewhere.retire(DOMAIN, NAME, info.id, force=True)
+    monotonic = LIFE
+    assert not await verifies(keys, value)
+
+
+async def test_what_is_retired_here_is_void_at_once(keys: Keystore, store: Store, clock: Clock) -> None:
     value = await keys.signing(DOMAIN, NAME, START)
     (info,) = await keys.described(DOMAIN)
     await Keystore(store, clock).retire(DOMAIN, NAME, info.id, force=True)
-    monotonic = LIFE
     assert not await verifies(keys, value)
 
 

@@ -134,10 +134,12 @@ class Play:
 
     async def issue(self) -> None:
         """Ask for tokens: of a login of now or earlier, or of one by a token."""
-        if not self.logins or self.data.draw(st.booleans()):
+        fresh: bool = self.data.draw(st.booleans())
+        if not self.logins or fresh:
             await self.login()
         owner, login = self.data.draw(st.sampled_from(self.logins[-5:]))
-        if self.access and self.data.draw(st.booleans()):
+        by_token: bool = self.data.draw(st.booleans())
+        if self.access and by_token:
             login = Login(login.at, parsed(self.data.draw(st.sampled_from(self.access))).family, primary=False)
         device = self.data.draw(st.sampled_from(["", "laptop", "phone"]))
         expected = self.model.issue(owner, login, device)
@@ -153,8 +155,7 @@ class Play:
         """Log in by any refresh token there ever was."""
         if not self.refresh:
             return
-        recent = self.data.draw(st.booleans())
-        token = self.data.draw(st.sampled_from(self.refresh[-3:] if recent else self.refresh))
+        token = self.data.draw(st.one_of(st.sampled_from(self.refresh[-3:]), st.sampled_from(self.refresh)))
         expected = self.model.use(parsed(token))
         answer = await self.scene.login(token)
         assert isinstance(answer, Accept) == (expected is not None), (answer, expected)

@@ -4,10 +4,8 @@ Spoken by our own Prosody module, by Prosody's mod_auth_dovecot, Postfix, Exim a
 each exchange has an id of the client's. Sources: Dovecot docs "Authentication Protocol" 1.1 to 1.4, src/lib-auth-client,
 Postfix xsasl_dovecot_server.c, Exim dovecot.c.
 
-Our own additions, which other peers never see: the parameters `domain=`, `cert=` (DER, base64) and `cb-TYPE=` (channel binding
-data, base64) of AUTH; and the command `MECHS id domain=... [secured=tls] [cb=TYPE,...] [cert]`, which is answered by `MECHS id
-NAME...`: what that stream may be offered. The handshake says so by the parameter `extauth` of each MECH: all clients ignore
-parameters they do not know, while Dovecot's own refuses lines it does not know.
+Our own additions are in docs/dovecot.md. The parameter `extauth` of each MECH tells of them: all clients ignore parameters that
+they do not know, while Dovecot's own refuses lines that it does not know.
 """
 
 import os
@@ -17,13 +15,14 @@ import time
 from binascii import a2b_base64
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from extauth import jid
-from extauth.dovecot import binary, decode, encode, escape, failure_line, names, parse, parse_id
+from extauth.dovecot import binary, decode, encode, escape, failure_line, names, parse, parse_id, tokens_line
 from extauth.engine import Engine
 from extauth.errors import ProtocolError
 from extauth.lines import Lines
@@ -33,7 +32,7 @@ from extauth.sasl.exchange import Challenge, Failure, Stream
 from extauth.server import Server
 from extauth.service import Service
 from extauth.sockets import SocketConfig, check_domain
-from extauth.soon import Soon
+from extauth.soon import Soon, then
 
 MAX_LINE = 65536  # bytes; Dovecot itself takes 16384, too few for a certificate beside a long token
 MAX_EXCHANGES = 1024  # open on one connection: Prosody never cancels those that its clients abandon
@@ -46,7 +45,7 @@ _MINOR = re.compile(r"[0-9]{1,4}").fullmatch
 
 # What Postfix and Exim want to know of a mechanism (Dovecot docs, "Mechanism parameters").
 _FLAGS = {"PLAIN": "\tplaintext", "LOGIN": "\tplaintext", "ANONYMOUS": "\tanonymous"}
-_RESERVED = frozenset(("user", "original_user", "resp", "reason", "temp", "authz", "code"))
+_RESERVED = frozenset(("user", "original_user", "resp", "reason", "temp", "authz", "code", "grant"))
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,7 @@ class _Open(Struct, frozen=True):
 
     negotiation: Negotiation
     until: float  # monotonic seconds
+    began: int  # Unix time in milliseconds, if the peer wants a grant; else 0
     final_in_ok: bool  # whether the peer takes the mechanism's last data together with OK
 
 
@@ -112,6 +112,8 @@ class Conversation:
                 return self._cancel(fields)
             case "MECHS":
                 return self._mechs(fields)
+            case "TOKENS":
+                return self._tokens(fields)
             case _:
                 raise ProtocolError("an unknown command")
 
@@ -150,9 +152,10 @@ class Conversation:
             return self._refuse(number, parameters)
         negotiation = self._service.negotiate(fields[1].upper(), stream)
         final_in_ok = "xmpp" in (service, protocol) or "final-resp-ok" in parameters
+        began = self._service.milliseconds() if "grant" in parameters else 0
         now = time.monotonic()
         self._forget_old(now)
-        entry = self._open[number] = _Open(negotiation, now + MAX_AGE, final_in_ok)
+        entry = self._open[number] = _Open(negotiation, now + MAX_AGE, began, final_in_ok)
         return self._turn(number, entry, negotiation.begin(response))
 
     def _cont(self, fields: list[str]) -> Soon[bytes]:
@@ -189,6 +192,13 @@ class Conversation:
         names = self._offered(parameters)
         return "\t".join(["MECHS", str(number), *names]).encode() + b"\n"
 
+    def _tokens(self, fields: list[str]) -> Soon[bytes]:
+        if not fields:
+            raise ProtocolError("TOKENS without an id")
+        number, parameters = parse_id(fields[0]), parse(fields[1:])
+        verdict = self._service.issue_tokens(parameters.get("grant", ""), parameters.get("device", ""), self._origin)
+        return then(verdict, partial(tokens_line, number))
+
     # One exchange ---------------------------------------------------------------------------------------------------------
 
     def _turn(self, number: int, entry: _Open, turn: Soon[Turn]) -> Soon[bytes]:
@@ -212,6 +222,9 @@ class Conversation:
         user = turn.identity.user if self._config.user_format == "local" else str(turn.identity)
         fields = [f"OK\t{number}\tuser={escape(user)}"]
         fields += [f"{key}={escape(value)}" for key, value in turn.attributes.items() if key not in _RESERVED]
+        grant = self._service.grant(turn.identity, turn.attributes, entry.began) if entry.began else None
+        if grant is not None:
+            fields.append(f"grant={grant}")
         if turn.data is not None and entry.final_in_ok:
             fields.append(f"resp={encode(turn.data)}")
         line = "\t".join(fields).encode() + b"\n"
@@ -274,7 +287,8 @@ class Conversation:
         domain = jid.domain_part(name or self._config.domain or self._service.only_domain)
         secure = "secured" in parameters or not self._tells_security
         server = self._origin
-        origin = Origin(server.listener, server.peer, parameters.get("rip", ""), secure, patience=server.patience)
+        client, enforces = parameters.get("rip", ""), "enforces" in parameters
+        origin = Origin(server.listener, server.peer, client, secure, patience=server.patience, enforces=enforces)
         certificate = a2b_base64(parameters["cert"], strict_mode=True) if parameters.get("cert") else None
         return Stream(
             domain=domain,
