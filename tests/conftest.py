@@ -79,6 +79,12 @@ def postgres(certificates: Certificates) -> Iterator[Postgres]:
 
 
 @pytest.fixture
+def state(tmp: Path) -> str:
+    """Give the address of an empty state store."""
+    return f"sqlite://{tmp}/state/state.db"
+
+
+@pytest.fixture
 def tell(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     """Give a function that prints a figure, in a proof only; docs/proof.md keeps them."""
 

@@ -1,7 +1,6 @@
 """The keys that sign tokens."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import trio
@@ -16,8 +15,8 @@ NAME = "token_secret"
 
 
 @pytest.fixture
-async def store(tmp: Path) -> AsyncIterator[Store]:
-    async with open_store(f"sqlite://{tmp}/state/state.db") as store:
+async def store(state: str) -> AsyncIterator[Store]:
+    async with open_store(state) as store:
         yield store
 
 

@@ -199,7 +199,7 @@ class Play:
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_families_are_as_the_model_says(data: st.DataObject) -> None:
     async def play(folder: Path) -> None:
-        async with scene_of(folder, RULES) as scene:
+        async with scene_of(f"sqlite://{folder}/state/state.db", RULES) as scene:
             play = Play(scene, data)
             steps = [play.issue] * 4 + [play.use] * 5 + [play.wait] * 3 + [play.revoke]
             for step in data.draw(st.lists(st.sampled_from(steps), min_size=20, max_size=50)):
@@ -227,9 +227,9 @@ async def all_at_once(scenes: list[Scene], token: str, count: int = 200) -> list
 
 
 @pytest.mark.parametrize("daemons", [1, 2])
-async def test_of_many_uses_at_once_one_wins(tmp: Path, daemons: int) -> None:
+async def test_of_many_uses_at_once_one_wins(state: str, daemons: int) -> None:
     clock, config = Clock(), Config(grace=0)
-    async with scene_of(tmp, config, clock) as one, scene_of(tmp, config, clock) as other:
+    async with scene_of(state, config, clock) as one, scene_of(state, config, clock) as other:
         refresh = (await one.issue())["refresh"]
         answers = await all_at_once([one, other][:daemons], refresh)
         won = [answer for answer in answers if isinstance(answer, Accept)]
@@ -242,9 +242,9 @@ async def test_of_many_uses_at_once_one_wins(tmp: Path, daemons: int) -> None:
 
 
 @pytest.mark.parametrize("daemons", [1, 2])
-async def test_within_grace_all_get_the_same_successor(tmp: Path, daemons: int) -> None:
+async def test_within_grace_all_get_the_same_successor(state: str, daemons: int) -> None:
     clock = Clock()
-    async with scene_of(tmp, Config(), clock) as one, scene_of(tmp, Config(), clock) as other:
+    async with scene_of(state, Config(), clock) as one, scene_of(state, Config(), clock) as other:
         refresh = (await one.issue())["refresh"]
         answers = await all_at_once([one, other][:daemons], refresh)
         given = {answer.payload.reveal() for answer in answers if isinstance(answer, Accept) and answer.payload}
@@ -255,10 +255,10 @@ async def test_within_grace_all_get_the_same_successor(tmp: Path, daemons: int) 
         await other.use(xoauth.encode(given.pop()))
 
 
-async def test_a_revocation_wins_every_race(tmp: Path) -> None:
+async def test_a_revocation_wins_every_race(state: str) -> None:
     """Whatever is answered before or after it: when it is acknowledged, nothing of before lives."""
     clock = Clock()
-    async with scene_of(tmp, Config(revocable_access=True), clock) as one, scene_of(tmp, Config(), clock) as other:
+    async with scene_of(state, Config(revocable_access=True), clock) as one, scene_of(state, Config(), clock) as other:
         given: list[str] = []
         logins = [one.primary() for _ in range(20)]
         clock.time += 0.01

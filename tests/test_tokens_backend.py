@@ -29,14 +29,14 @@ from tests.tokenscene import ALICE, BEARER, BOB, NOBODY, PLAIN, START, X_OAUTH, 
 
 
 @pytest.fixture
-async def scene(tmp: Path) -> AsyncIterator[Scene]:
-    async with scene_of(tmp, Config()) as scene:
+async def scene(state: str) -> AsyncIterator[Scene]:
+    async with scene_of(state, Config()) as scene:
         yield scene
 
 
 @pytest.fixture
-async def classic(tmp: Path) -> AsyncIterator[Scene]:
-    async with scene_of(tmp, Config(mode="mongooseim")) as scene:
+async def classic(state: str) -> AsyncIterator[Scene]:
+    async with scene_of(state, Config(mode="mongooseim")) as scene:
         yield scene
 
 
@@ -166,8 +166,8 @@ async def test_grace_is_counted_from_the_first_use(scene: Scene) -> None:
     assert await scene.refused(first) is Reason.TOKEN_REUSED
 
 
-async def test_no_grace(tmp: Path) -> None:
-    async with scene_of(tmp, Config(grace=0)) as scene:
+async def test_no_grace(state: str) -> None:
+    async with scene_of(state, Config(grace=0)) as scene:
         first = (await scene.issue())["refresh"]
         await scene.use(first)
         assert await scene.refused(first) is Reason.TOKEN_REUSED
@@ -253,8 +253,8 @@ async def test_a_device_has_one_family(scene: Scene) -> None:
     assert {session.attributes["device"] for session in await scene.sessions()} == {"laptop", "phone"}
 
 
-async def test_one_session_too_many_ends_the_oldest(tmp: Path) -> None:
-    async with scene_of(tmp, Config(max_sessions=2)) as scene:
+async def test_one_session_too_many_ends_the_oldest(state: str) -> None:
+    async with scene_of(state, Config(max_sessions=2)) as scene:
         tokens: list[str] = []
         for _ in range(4):
             scene.clock.time += 1
@@ -321,8 +321,8 @@ async def test_revocation(scene: Scene, identity: Identity, family: str, device:
 
 
 @pytest.mark.parametrize("revocable", [False, True])
-async def test_access_tokens_outlive_it_unless_they_are_revocable(tmp: Path, revocable: bool) -> None:  # noqa: FBT001
-    async with scene_of(tmp, Config(revocable_access=revocable)) as scene:
+async def test_access_tokens_outlive_it_unless_they_are_revocable(state: str, revocable: bool) -> None:  # noqa: FBT001
+    async with scene_of(state, Config(revocable_access=revocable)) as scene:
         first, other = await scene.issue(device="laptop"), await scene.issue(device="phone")
         assert isinstance(await scene.login(first["access"]), Accept)
         await scene.end(device="laptop")
@@ -352,15 +352,15 @@ async def test_mode_mongooseim(classic: Scene) -> None:
     assert parsed((await classic.issue())["refresh"]).number == 3
 
 
-async def test_it_may_return_a_refresh_token(tmp: Path) -> None:
-    async with scene_of(tmp, Config(mode="mongooseim", refresh_returns="refresh")) as scene:
+async def test_it_may_return_a_refresh_token(state: str) -> None:
+    async with scene_of(state, Config(mode="mongooseim", refresh_returns="refresh")) as scene:
         refresh = (await scene.issue())["refresh"]
         scene.clock.time += DAY
         assert parsed(await scene.use(refresh)) == Token("refresh", "alice@example.com", START + 26 * DAY, {"seq": "1"})
 
 
-async def test_access_tokens_of_mongooseim_may_be_revocable(tmp: Path) -> None:
-    async with scene_of(tmp, Config(mode="mongooseim", revocable_access=True)) as scene:
+async def test_access_tokens_of_mongooseim_may_be_revocable(state: str) -> None:
+    async with scene_of(state, Config(mode="mongooseim", revocable_access=True)) as scene:
         access = (await scene.issue())["access"]
         assert isinstance(await scene.login(access), Accept)
         await scene.end(BOB)
@@ -377,14 +377,14 @@ async def test_a_login_from_before_the_revocation_gets_none(classic: Scene) -> N
     assert await classic.ask(IssueTokens(ALICE, PLAIN, login)) == Reject(Reason.TOKEN_REVOKED)
 
 
-async def test_the_vectors_log_in(tmp: Path) -> None:
+async def test_the_vectors_log_in(tmp: Path, state: str) -> None:
     for name in ("access_or_refresh", "provision"):
         (tmp / name).write_text(name)
         (tmp / name).chmod(0o600)
     secret, shared = str(tmp / "access_or_refresh"), str(tmp / "provision")
     config = Config(mode="mongooseim", token_secret_file=secret, provision_pre_shared_file=shared)
     localhost = Identity("", "localhost")
-    async with scene_of(tmp, config) as scene:
+    async with scene_of(state, config) as scene:
         for vector in VECTORS["mongooseim_x_oauth"]["vectors"]:
             answer = await scene.login(vector["token_b64"], X_OAUTH, localhost)
             assert isinstance(answer, Accept)
@@ -480,11 +480,11 @@ def test_what_makes_no_sense(values: dict[str, object], words: str) -> None:
         Config(**values)  # type: ignore[arg-type]
 
 
-async def test_keys_in_files_that_can_not_be_used(tmp: Path) -> None:
+async def test_keys_in_files_that_can_not_be_used(tmp: Path, state: str) -> None:
     (tmp / "open").write_text("fake key")
     (tmp / "open").chmod(0o644)
     config = Config(mode="mongooseim", token_secret_file=str(tmp / "open"), provision_pre_shared_file=str(tmp / "nowhere"))
     with pytest.raises(ConfigError) as caught:
-        async with scene_of(tmp, config):
+        async with scene_of(state, config):
             pass
     assert len(caught.value.problems) == 2

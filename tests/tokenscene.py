@@ -3,7 +3,6 @@
 import base64
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import extauth_tokens
 from extauth_tokens.config import Config
@@ -107,11 +106,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene_of(path: Path, config: Config, clock: Clock | None = None) -> AsyncGenerator[Scene, None]:
-    """Open a scene; several on one path are daemons that share a store."""
+async def scene_of(state: str, config: Config, clock: Clock | None = None) -> AsyncGenerator[Scene, None]:
+    """Open a scene; several on one state are daemons that share a store."""
     clock = clock or Clock()
     with Threads("test", 1, 1.0) as threads:
-        async with open_store(f"sqlite://{path}/state/state.db") as store:
+        async with open_store(state) as store:
             async with extauth_tokens.open(config, Context("tokens", store, threads, clock)) as backend:
                 yield Scene(backend, store, clock)
 
