@@ -30,6 +30,18 @@ KINDS = ("sqlite", *SERVERS)
 # Of a server: all that is needed to log in to it; both servers have the same user.
 assert (mariadb.USER, mariadb.PASSWORD) == (postgres.USER, postgres.PASSWORD)
 
+# Names that would do something if they were ever a part of a statement. All are names that XMPP allows or forbids alike.
+HOSTILE = [
+    *("' OR '1'='1", "' OR 1=1 -- ", "alice' -- ", "alice'#", "alice'/*", "\\' OR 1=1 -- ", "\\", "alice\\"),
+    *('" OR "1"="1', "') OR ('1'='1", "'; DROP TABLE people; --", "'; UPDATE people SET allowed = 0; --"),
+    *("' UNION SELECT login, secret, 1, role FROM people -- ", "$$; DROP TABLE people; $$"),
+    *("$user", "$1", "$domain", ":user", "?", "%s", "%(user)s", "%", "%%", "_", "{}", "{user}", "${jid}"),
+    *("\u02bc OR 1=1", "\uff07 OR 1=1 -- ", "\u2019 OR 1=1 -- ", "\u00bf' OR 1=1 -- ", "\ubf27 OR 1=1 -- "),
+    *("a\u0301", "\U0001f600'", "0", "1", "NULL", "0x616c696365", "X'616c696365'", "/*!50000 alice */"),
+    *("`alice`", "[alice]", "alice;", "alice\n", "\r\nalice", "E'alice'", "\x1a' OR 1=1 -- ", "a" * 5000),
+    *("' AND SLEEP(5) -- ", "' AND pg_sleep(5) IS NULL -- "),
+]
+
 
 class Database:
     """A database; on a server it may have tables of other tests."""

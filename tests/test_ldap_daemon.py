@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from extauth.passwords.stored import make
 from tests import needs
 from tests.certificates import Certificates
 from tests.connector import CONNECT
+from tests.crowd import RATE, Crowd
 from tests.daemons import ERROR, NO, YES, Daemon, frame
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.process import poll, temporary_folder
@@ -161,38 +161,7 @@ def test_scram_by_the_keys_in_the_directory(site: Site, prosody: Prosody, xmpp: 
 
 # Failover ---------------------------------------------------------------------------------------------------------------------
 
-RATE = 50  # logins per second
 DEADLINE = 5.0
-
-
-class Crowd:
-    """Logs in at RATE: every fifth time with a wrong password."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = str(path)
-        self.replies = Counter[tuple[str, bytes]]()
-        self.seconds: list[float] = []
-        self.over = False
-
-    async def run(self) -> None:
-        """Begin a login at each tick until `over`, and end them all."""
-        number = 0
-        begun = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            while not self.over:
-                nursery.start_soon(self.log_in, "alice", RIGHT if number % 5 else WRONG)
-                number += 1
-                await trio.sleep_until(begun + number / RATE)
-
-    async def log_in(self, user: str, password: str) -> bytes:
-        """Log in on a new connection; return and count the reply."""
-        begun = trio.current_time()
-        async with await trio.open_unix_socket(self._path) as stream:
-            await stream.send_all(frame(f"auth:{user}:xmpp.test:{password}".encode()))
-            reply = await stream.receive_some(100)
-        self.seconds.append(trio.current_time() - begun)
-        self.replies["right" if password == RIGHT else "wrong", reply] += 1
-        return reply
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
@@ -201,7 +170,7 @@ async def test_the_loss_of_a_server_is_no_wrong_password(
     certificates: Certificates, how: signal.Signals, seconds: int, tell: Callable[[str], None]
 ) -> None:
     with serve(certificates) as site:
-        crowd, probe = (Crowd(site.daemon.folder / "ejabberd.sock") for _ in range(2))
+        crowd, probe = (Crowd(site.daemon.folder / "ejabberd.sock", RIGHT, WRONG) for _ in range(2))
         with trio.fail_after(seconds * 4 + 60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(crowd.run)
