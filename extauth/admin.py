@@ -10,7 +10,17 @@ from msgspec import Struct, to_builtins
 
 from extauth import jid
 from extauth.errors import BackendDown
-from extauth.issuing import EndSessions, InspectToken, IssueToken, IssueTokens, ListSessions, Login
+from extauth.issuing import (
+    EndCredential,
+    EndSessions,
+    InspectToken,
+    IssueCredential,
+    IssueToken,
+    IssueTokens,
+    ListCredentials,
+    ListSessions,
+    Login,
+)
 from extauth.keystore import Keystore
 from extauth.model import (
     Accept,
@@ -34,6 +44,7 @@ from extauth.model import (
 )
 from extauth.service import Service
 from extauth.soon import settle
+from extauth.tokens.credential import MARKS
 from extauth.tokens.grant import new_family
 from extauth.tokens.kinds import ACCESS, KEYS, KINDS
 
@@ -64,6 +75,9 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True):
     key_id: str = ""
     value: bytes = b""
     force: bool = False
+    label: str = ""
+    one_time: bool = False
+    mechanism: str = ""
 
     def __repr__(self) -> str:
         return f"Command({self.verb!r}, ...)"
@@ -137,6 +151,10 @@ async def _token_issue(service: Service, command: Command, origin: Origin) -> Re
     """
     identity = jid.parse(command.jid)
     known: Verdict = await settle(service.ask(UserExists(identity, origin)))
+    if command.kind in MARKS:
+        if not isinstance(known, Accept):
+            return _reply(known)
+        return await _ask(service, _credential(identity, command, origin))
     if command.kind:
         if isinstance(known, Accept) and KINDS.get(command.kind, ACCESS).restricts:
             return _refusal(Reason.USER_EXISTS)
@@ -145,6 +163,11 @@ async def _token_issue(service: Service, command: Command, origin: Origin) -> Re
         return _reply(known)
     login = Login(service.milliseconds(), new_family(), primary=True)  # by order of the administrator
     return await _ask(service, IssueTokens(identity, origin, login, command.device))
+
+
+def _credential(identity: Identity, command: Command, origin: Origin) -> Request:
+    bound = command.mechanism.upper()
+    return IssueCredential(identity, origin, command.kind, command.label, command.lifetime, command.one_time, bound)
 
 
 async def _token_inspect(service: Service, command: Command, origin: Origin) -> Reply:
@@ -167,6 +190,11 @@ async def _session_end(service: Service, command: Command, origin: Origin) -> Re
     if not isinstance(found, Accept):
         return _reply(found)
     return await _ask(service, EndSessions(found.identity, origin, "administrator", found.attributes["family"]))
+
+
+async def _credential_end(service: Service, command: Command, origin: Origin) -> Reply:
+    """Revoke the app passwords and temporary tokens of `jid` with the id or label `label`."""
+    return await _ask(service, EndCredential(jid.parse(command.jid), origin, command.label))
 
 
 def _somebody(command: Command) -> Identity:
@@ -273,6 +301,8 @@ _VERBS: dict[str, Callable[[Service, Command, Origin], Awaitable[Reply]]] = {
     "user-list": _user_list,
     "token-issue": _token_issue,
     "token-inspect": _token_inspect,
+    "credential-list": _about_account(lambda i, o, _: ListCredentials(i, o)),
+    "credential-end": _credential_end,
     "session-list": _session_list,
     "session-end": _session_end,
     "key-list": _about_keys(_key_list),

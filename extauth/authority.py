@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from extauth.changes import NO_USER, Member, change, is_about
 from extauth.errors import BackendDown
+from extauth.issuing import ISSUED
 from extauth.journal import Decision, Journal, shown
 from extauth.metrics import Metrics
 from extauth.model import (
@@ -141,11 +142,25 @@ class Authority:
         if isinstance(request, Proof):
             proven = request.reason is _PROVEN
             walk.note(shown(request.backend), f"accept({shown(request.credential)})" if proven else request.reason)
+            if proven and request.credential.startswith(ISSUED):
+                return self._use(request, walk)
             return Accept(request.identity) if proven else Reject(request.reason)
         if isinstance(request, Anonymous):
             walk.note("anonymous", shown(request.trace))
             return Accept(request.identity) if self._anonymous else Reject(Reason.NOT_ALLOWED)
         return change(self._members, request, walk.note)
+
+    async def _use(self, request: Proof, walk: _Walk) -> Verdict:
+        """Tell who has issued a credential that it was used; they may refuse it."""
+        for member in self._members:
+            if Proof in member.backend.handles:
+                try:
+                    answer = await settle(member.backend.answer(request))
+                except BackendDown as down:
+                    return Unavailable(Reason.BACKEND_DOWN, f"{member.name}: {down}")
+                walk.note(member.name, answer.reason if isinstance(answer, Reject) else "used")
+                return answer or NO_USER
+        return Reject(Reason.NOT_ALLOWED)
 
     # The chain ------------------------------------------------------------------------------------------------------------
 

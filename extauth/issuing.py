@@ -64,4 +64,37 @@ class EndSessions(Request, frozen=True, gc=False):
     device: str = ""
 
 
-ABOUT_TOKENS = (IssueTokens, IssueToken, InspectToken, ListSessions, EndSessions)
+class IssueCredential(Request, frozen=True, gc=False):
+    """Give the user an app password or a temporary token: answered by `Tokens`.
+
+    `lifetime` is in seconds (0: as configured); `mechanism` the one it is good for ("": any).
+    """
+
+    operation: ClassVar[str] = "issue-credential"
+    kind: str
+    label: str = ""
+    lifetime: int = 0
+    one_time: bool = False
+    mechanism: str = ""
+
+
+class ListCredentials(Request, frozen=True, gc=False):
+    """The app passwords and temporary tokens of the user: answered by `Listing`."""
+
+    operation: ClassVar[str] = "list-credentials"
+
+
+class EndCredential(Request, frozen=True, gc=False):
+    """Revoke what the user has with this id or label: answered by `Accept`, whose attribute `ended` counts."""
+
+    operation: ClassVar[str] = "end-credential"
+    which: str
+
+
+ABOUT_TOKENS = (
+    *(IssueTokens, IssueToken, InspectToken, ListSessions, EndSessions),
+    *(IssueCredential, ListCredentials, EndCredential),
+)
+
+# Candidates of SCRAM and tokens of HT-* whose use has to be told to who has issued them: the beginnings of their ids.
+ISSUED = ("app:", "temporary:", "fast:")

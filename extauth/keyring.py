@@ -65,6 +65,9 @@ _HELD = (
 _COUNT = "SELECT domain, COUNT(*) FROM scram_key WHERE credential = $1 AND hash = $2 AND expires > $3 GROUP BY domain"
 _FORGET = "DELETE FROM scram_key WHERE domain = $1 AND name = $2 AND expires <= $3"
 _DROP = "DELETE FROM scram_key WHERE domain = $1 AND name = $2 AND credential = $3"
+_DROP_ISSUED = (
+    "DELETE FROM scram_key WHERE domain = $1 AND (name = $2 OR $2 = '') AND credential <> $3 AND credential NOT LIKE $4"
+)
 _DROP_USER = "DELETE FROM scram_user WHERE domain = $1 AND name = $2"
 _DROP_SALTS = "DELETE FROM scram_salt WHERE domain = $1 AND name = $2"
 _DROP_KEYS = "DELETE FROM scram_key WHERE domain = $1 AND name = $2"
@@ -236,6 +239,10 @@ class Keyring:
     def dropping(self, identity: Identity, credential: str) -> Sequence[Statement]:
         """Return what ends one credential."""
         return [(_DROP, (identity.domain, identity.user, credential))]
+
+    def dropping_issued(self, identity: Identity) -> Sequence[Statement]:
+        """Return what ends all credentials of the user, or (without one) of the domain, but the passwords."""
+        return [(_DROP_ISSUED, (identity.domain, identity.user, PASSWORD, f"{LEARNED}%"))]
 
     def dropping_all(self, identity: Identity) -> Sequence[Statement]:
         """Return what ends all credentials of the user, and forgets the salts."""

@@ -36,8 +36,9 @@ ALLOWED = {
     "keystore": "store tokens model errors soon",
     "sessions": "store tokens model issuing soon",
     "sql": "backend verifier model errors jid passwords secretfile threads",
+    "credentials": "keyring store tokens model soon",
     "changes": "backend issuing model errors soon",
-    "authority": "changes throttle journal metrics model errors soon passwords",
+    "authority": "changes issuing throttle journal metrics model errors soon passwords",
     "layers": "backend changes issuing model errors soon store threads keyring jid passwords templates",
     "settings": "model errors jid layers",
     "plugins": "model errors backend listeners",
@@ -57,7 +58,7 @@ ALLOWED = {
     "issuing settings journal metrics model errors soon",
     "fetch": "model errors",
     "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions soon threads "
-    "secretfile templates verifier sql",
+    "credentials secretfile templates verifier sql",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

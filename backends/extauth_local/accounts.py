@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from extauth.backend import Context
-from extauth.keyring import COMPARED, Keyring, Ring
+from extauth.keyring import COMPARED, PASSWORD, Keyring, Ring
 from extauth.model import (
     Accept,
     Answer,
@@ -108,7 +108,8 @@ class LocalBackend:
         ring = await settle(self._keyring.find(identity, COMPARED.value))
         if ring is None:  # an account that has no password
             ring = Ring(self._decoy_salt, self._iterations, ())
-        if await self._derive(password, ring) is None:
+        own = Ring(ring.salt, ring.iterations, tuple(c for c in ring.candidates if c.credential == PASSWORD))
+        if await self._derive(password, own) is None:
             return Reject(Reason.BAD_PASSWORD)
         return _admit(identity, account)
 

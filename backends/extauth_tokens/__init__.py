@@ -4,12 +4,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from extauth.backend import Backend, Context
+from extauth.credentials import Credentials
 from extauth.errors import ConfigError
+from extauth.keyring import Keyring
 from extauth.keystore import Keystore
+from extauth.passwords.scram import ADVISED_ITERATIONS
 from extauth.secretfile import read_key
 from extauth.sessions import Sessions
 from extauth.tokens.kinds import PROVISION, TOKEN_SECRET
 from extauth_tokens.config import Config
+from extauth_tokens.issued import IssuedCredentials
 from extauth_tokens.keeper import TokenBackend
 
 
@@ -18,7 +22,10 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
     """Open the tokens of the state store."""
     keys = Keystore(context.store, context.now, _read_keys(context.name, config))
     sessions = Sessions(context.store, context.now, grace=config.grace, cap=config.max_sessions)
-    yield TokenBackend(config, keys, sessions, context.now)
+    keyring = Keyring(context.store, context.hashing, context.now, ADVISED_ITERATIONS) if config.scram_credentials else None
+    credentials = Credentials(context.store, keyring, context.now, config.max_app_passwords)
+    issued = IssuedCredentials(credentials, config.temporary_lifetime)
+    yield TokenBackend(config, keys, sessions, issued, context.now)
 
 
 def _read_keys(name: str, config: Config) -> dict[str, bytes]:

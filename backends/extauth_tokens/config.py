@@ -7,6 +7,7 @@ from extauth.tokens.kinds import ACCESS, DAY, GUEST, REFRESH
 
 LONGEST_GRACE = 10  # seconds: as long as a successor may be asked for again, a thief may, too
 MOST_SESSIONS = 1000
+MOST_APP_PASSWORDS = 12  # with the password itself and some temporary tokens they are candidates of SCRAM
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,15 @@ class Config:
     grace: int = LONGEST_GRACE  # for a refresh token whose successor got lost on its way
     max_sessions: int = 20  # of one user; one more ends the oldest
     revocable_access: bool = False  # whether access tokens end with their session, for a look into the store at each login
+    temporary_lifetime: int = 60
+    max_app_passwords: int = 10  # of one user
+    scram_credentials: bool = True  # whether app passwords and temporary tokens are good for SCRAM, too
     refresh_returns: Literal["access", "refresh"] = "access"  # mode "mongooseim": what a login by a refresh token gives
     token_secret_file: str | None = None  # mode "mongooseim": a key shared with MongooseIM
     provision_pre_shared_file: str | None = None  # the key of whoever makes provision tokens
 
     def __post_init__(self) -> None:
-        for name in ("access_lifetime", "refresh_lifetime", "session_lifetime", "guest_lifetime"):
+        for name in ("access_lifetime", "refresh_lifetime", "session_lifetime", "guest_lifetime", "temporary_lifetime"):
             if not 0 < getattr(self, name) <= 10_000 * DAY:
                 raise ValueError(f"{name}: must be 1 second to 10000 days")
         if not self.access_lifetime <= self.refresh_lifetime <= self.session_lifetime:
@@ -35,5 +39,7 @@ class Config:
             raise ValueError(f"grace: must be 0 to {LONGEST_GRACE} seconds")
         if not 1 <= self.max_sessions <= MOST_SESSIONS:
             raise ValueError(f"max_sessions: must be 1 to {MOST_SESSIONS}")
+        if not 0 <= self.max_app_passwords <= MOST_APP_PASSWORDS:
+            raise ValueError(f"max_app_passwords: must be 0 to {MOST_APP_PASSWORDS}")
         if self.mode == "rotating" and self.token_secret_file is not None:
             raise ValueError('token_secret_file: another server\'s tokens know no families; it needs mode = "mongooseim"')

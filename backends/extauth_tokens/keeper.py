@@ -23,11 +23,12 @@ from extauth.model import (
 )
 from extauth.sessions import Session, Sessions, Turn
 from extauth.soon import Soon, settle, then
-from extauth.tokens import xoauth
+from extauth.tokens import credential, xoauth
 from extauth.tokens.grant import BY_TOKEN, FAMILY
 from extauth.tokens.kinds import ACCESS, GUEST, KINDS, REFRESH, TOKEN_SECRET, Kind
 from extauth.tokens.xoauth import Sealed, Token
 from extauth_tokens.config import Config
+from extauth_tokens.issued import IssuedCredentials
 
 Reply = Soon[Answer | None]
 
@@ -37,11 +38,14 @@ PASSWORD = ""  # the mechanism by which a token comes in a password's place
 class TokenBackend:
     """Judges and issues tokens."""
 
-    def __init__(self, rules: Config, keys: Keystore, sessions: Sessions, now: Callable[[], float]) -> None:
+    def __init__(
+        self, rules: Config, keys: Keystore, sessions: Sessions, issued: IssuedCredentials, now: Callable[[], float]
+    ) -> None:
         self._rules = rules
         self._rotating = rules.mode == "rotating"
         self._keys = keys
         self._sessions = sessions
+        self._issued = issued
         self._now = now
         self._answers: dict[type[Request], Callable[[Any], Reply]] = {
             CheckToken: self._check_token,
@@ -51,6 +55,7 @@ class TokenBackend:
             InspectToken: self._inspect,
             ListSessions: self._list,
             EndSessions: self._end,
+            **issued.answers,
         }
         self.handles = frozenset(self._answers)
 
@@ -61,12 +66,17 @@ class TokenBackend:
     # Logins ---------------------------------------------------------------------------------------------------------------
 
     def _check_token(self, request: CheckToken) -> Reply:
-        text = xoauth.recognise(request.token.reveal())
-        return None if text is None else self._judge(request.identity, request.origin, text, request.origin.mechanism)
+        return self._check(request.identity, request.origin, request.token, request.origin.mechanism)
 
     def _check_password(self, request: CheckPassword) -> Reply:
-        text = xoauth.recognise(request.password.reveal())
-        return None if text is None else self._judge(request.identity, request.origin, text, PASSWORD)
+        return self._check(request.identity, request.origin, request.password, PASSWORD)
+
+    def _check(self, identity: Identity, origin: Origin, secret: Secret, mechanism: str) -> Reply:
+        claim = credential.recognise(secret.reveal())
+        if claim is not None:
+            return self._issued.judge(identity, origin.mechanism, claim)
+        text = xoauth.recognise(secret.reveal())
+        return None if text is None else self._judge(identity, origin, text, mechanism)
 
     def _judge(self, identity: Identity, origin: Origin, text: str, mechanism: str) -> Reply:
         """Judge what is a token by the look of it: nobody else is asked about it."""
@@ -219,6 +229,8 @@ class TokenBackend:
 
     async def _end(self, request: EndSessions) -> Answer:
         ended = await self._sessions.end(request.identity, request.cause, family=request.family, device=request.device)
+        if not (request.family or request.device):
+            ended += await self._issued.end_all(request.identity)
         return Accept(request.identity, {"ended": str(ended)})
 
 

@@ -31,21 +31,41 @@ def token() -> None:
 @click.argument("jid")
 @click.option("--device", metavar="NAME", default="", help="Whose tokens they are: a device has one session.")
 @click.option(
-    "--kind", metavar="KIND", default="", help="Instead of an access and a refresh token one guest or provision token."
+    "--kind", metavar="KIND", default="", help="Instead of an access and a refresh token one: temporary, guest or provision."
 )
 @click.option(
     "--room", "rooms", metavar="JID", multiple=True, help="A room that a guest may enter; may be given several times."
 )
 @click.option("--vcard", metavar="XML", default=None, help="What a provision token carries.")
 @click.option("--lifetime", metavar="SECONDS", type=click.IntRange(min=1), default=None, help="Of the one token.")
+@click.option("--one-time", is_flag=True, help="A temporary token that logs in once.")
+@click.option("--mechanism", metavar="NAME", default="", help="The only SASL mechanism that a temporary token is good for.")
 @options
 @click.pass_obj
 def issue(
-    choices: Choices, jid: str, device: str, kind: str, rooms: tuple[str, ...], vcard: str | None, lifetime: int | None
+    choices: Choices,
+    jid: str,
+    device: str,
+    kind: str,
+    rooms: tuple[str, ...],
+    vcard: str | None,
+    lifetime: int | None,
+    mechanism: str,
+    *,
+    one_time: bool,
 ) -> None:
     """Issue tokens to JID, as after a login by password."""
     fields = ({"rooms": ",".join(rooms)} if rooms else {}) | ({"vcard": vcard} if vcard is not None else {})
-    command = Command("token-issue", jid=jid, device=device, kind=kind, fields=fields, lifetime=lifetime or 0)
+    command = Command(
+        "token-issue",
+        jid=jid,
+        device=device,
+        kind=kind,
+        fields=fields,
+        lifetime=lifetime or 0,
+        one_time=one_time,
+        mechanism=mechanism,
+    )
     show(choices, perform_anyhow(choices, command), _described)
 
 

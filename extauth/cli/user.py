@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from extauth.admin import Command
+from extauth.cli.apppassword import app_password
 from extauth.cli.client import perform_anyhow
 from extauth.cli.common import Choices, options, password_option, read_password, show
 
@@ -90,6 +91,9 @@ def list_(choices: Choices, domain: str | None) -> None:
             if len(page) < PAGE:
                 break
     show(choices, accounts, lambda accounts: "\n".join(_line(account) for account in accounts))
+
+
+user.add_command(app_password)
 
 
 def _one(choices: Choices, command: Command, done: str) -> None:

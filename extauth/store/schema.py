@@ -65,6 +65,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX seen_by_backend ON seen (backend, last, domain)",
         "CREATE INDEX scram_key_by_credential ON scram_key (credential, hash, expires, domain)",
     ),
+    (
+        # App passwords and temporary tokens. `digest` is SHA-256 of the text; `used` is when it was used last, 0: never.
+        """CREATE TABLE credential (
+            id TEXT NOT NULL PRIMARY KEY, domain TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL,
+            digest BYTEA NOT NULL, mechanism TEXT NOT NULL, one_time INTEGER NOT NULL,
+            made INTEGER NOT NULL, expires INTEGER, used INTEGER NOT NULL)""",
+        "CREATE INDEX credential_of_user ON credential (domain, name)",
+        "CREATE INDEX credential_by_expiry ON credential (expires)",
+    ),
 )
 
 VERSION = len(MIGRATIONS)
