@@ -189,7 +189,7 @@ class Service:
     def flush(self, domain: str, user: str) -> None:
         """Forget what caches remember of a user (canonical names), because something about the user has changed."""
         for layered in self._generation.layered.values():
-            layered.remembered.forget(Identity(user, domain))
+            layered.forget(Identity(user, domain))
 
     async def knowing(self, identity: Identity) -> list[Knowledge]:
         """Ask every backend of the domain whether it knows a name."""

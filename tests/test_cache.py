@@ -312,6 +312,18 @@ async def test_a_refused_password_is_not_forwarded_again(autojump_clock: trio.ab
     assert site.asked == 1
 
 
+async def test_of_two_answers_to_one_password_the_later_counts(autojump_clock: trio.abc.Clock) -> None:
+    slow = SlowBackend({CheckPassword: WRONG}, seconds=2)
+    site = Site(CacheRules(repeats=60), slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(site.login)
+        await trio.sleep(1)
+        nursery.start_soon(site.login)
+        await trio.sleep(1.5)
+        site.reply(judge)
+    assert isinstance(await site.login(), Accept)
+
+
 async def test_a_repeat_in_an_outage_is_an_outage() -> None:
     site = Site(CacheRules(repeats=60))
     await site.login("fake stale")
@@ -412,7 +424,10 @@ def test_no_password_is_in_a_print() -> None:
     assert b"canary" not in fingerprint("example.com", "alice", "a", "PLAIN", "canary-51c0ffee")
 
 
-@given(st.lists(st.tuples(st.sampled_from("pdfm"), st.integers(0, 5), st.integers(0, 3)), max_size=60), st.integers(1, 4))
+@given(
+    st.lists(st.tuples(st.sampled_from("ppppdfm"), st.integers(0, 5), st.integers(0, 3)), min_size=5, max_size=60),
+    st.integers(1, 4),
+)
 def test_a_memory_is_what_a_plain_dict_would_be(steps: list[tuple[str, int, int]], size: int) -> None:
     memory: Memory[int] = Memory(size)
     model: dict[bytes, tuple[Identity, int]] = {}

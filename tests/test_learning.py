@@ -294,6 +294,20 @@ async def test_keys_of_a_password_that_comes_and_goes_end_each_time(site: Site) 
         site.directory.passwords[ALICE] = "fake secret"
 
 
+async def test_a_password_that_was_wrong_then_right_then_wrong_again_ends_its_keys(site: Site) -> None:
+    await site.login()
+    await site.login("fake new")
+    await site.learned()
+    site.directory.passwords[ALICE] = "fake new"
+    await site.login("fake new")
+    await site.learned()
+    assert await site.proves("fake new") is True
+    site.directory.passwords[ALICE] = "fake third"
+    await site.login("fake new")
+    await site.learned()
+    assert await site.proves("fake new") is None
+
+
 @pytest.mark.parametrize("reason", [Reason.DISABLED, Reason.ACCOUNT_LOCKED, Reason.ACCOUNT_EXPIRED, Reason.NOT_IN_GROUP])
 async def test_keys_of_somebody_who_may_not_log_in_end_before_that_is_told(site: Site, reason: Reason) -> None:
     await site.login()
@@ -461,6 +475,18 @@ async def test_app_passwords_are_candidates_too_and_other_backends_passwords_are
     assert await site.ask(FindKeys(BOB, ORIGIN, "SHA-256")) is None
 
 
+async def test_keys_that_others_have_dropped_are_made_again_once_that_is_told(site: Site) -> None:
+    for told in (False, True):
+        await site.login()
+        await site.learned()
+        assert await site.proves() is (None if told else True)
+        await site.store.write(*site.keyring.dropping_all(ALICE))
+    site.layered.forget(ALICE)
+    await site.login()
+    await site.learned()
+    assert await site.proves() is True
+
+
 async def test_the_share_of_users_with_keys(site: Site) -> None:
     assert await site.layer.share() == {}
     await site.login()
@@ -553,6 +579,15 @@ async def test_a_backend_that_it_does_not_fit_is_told(place: Site, handles: set[
     with pytest.raises(ConfigError, match=rf"^backend\.people\.learn_scram: {problem}$"):
         async with place.open(OFFER, FakeBackend(dict.fromkeys(handles))):
             pass
+
+
+async def test_the_hashes_of_a_backend_are_its_own_unless_keys_are_learned(place: Site) -> None:
+    class Partial(FakeBackend):
+        hashes = frozenset({"SHA-1"})
+
+    for rules, hashes in ((OFFER, None), (Layers(CacheRules(ttl=5)), {"SHA-1"}), (Layers(), {"SHA-1"})):
+        async with surround(Partial({CheckPassword: None}), rules, place.context, place.seen, None) as layered:
+            assert layered.hashes == hashes
 
 
 async def test_what_goes_wrong_around_it_comes_out_as_it_is(place: Site) -> None:

@@ -13,7 +13,7 @@ from extauth.layers.learning import Learning, learning
 from extauth.layers.names import Naming
 from extauth.layers.rules import Layers
 from extauth.layers.seen import Recording, Seen, SeenUsers
-from extauth.model import CheckToken, UserExists
+from extauth.model import CheckToken, Identity, UserExists
 
 SEEN = "seen"  # how the audit line calls the record
 
@@ -25,6 +25,12 @@ class Layered(NamedTuple):
     hashes: frozenset[str] | None
     remembered: Remembered
     learning: Learning | None
+
+    def forget(self, identity: Identity) -> None:
+        """Forget what the process remembers of a user; what is in the store stays."""
+        self.remembered.forget(identity)
+        if self.learning is not None:
+            self.learning.forget(identity)
 
 
 @asynccontextmanager

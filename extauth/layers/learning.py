@@ -104,6 +104,10 @@ class Learning:
         with_keys = await self._keyring.count(self._credential)
         return {domain: Share(count, with_keys.get(domain, 0)) for domain, count in active.items()}
 
+    def forget(self, identity: Identity) -> None:
+        """Look at the user's passwords again, as the keys may be gone."""
+        self._known.forget(identity)
+
     # Logins ---------------------------------------------------------------------------------------------------------------
 
     def _heed(self, request: CheckPassword, answer: Answer | None, asked: float) -> Soon[Answer | None]:
