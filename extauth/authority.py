@@ -61,23 +61,28 @@ _FINDING = frozenset[type[Request]]((FindKeys, FindHashedTokens))
 class _Link:
     """A member prepared for one kind of request."""
 
-    __slots__ = ("answer", "name", "outage_ends", "reject_ends")
+    __slots__ = ("answer", "name", "outage_ends", "reject_ends", "takes_tokens")
 
     def __init__(self, member: Member, *, reject_ends: bool, outage_ends: bool) -> None:
         self.name = member.name
         self.answer = member.backend.answer
+        self.takes_tokens = CheckToken in member.backend.handles
         self.reject_ends = reject_ends
         self.outage_ends = outage_ends
 
 
 class _Walk(Struct, gc=False):
-    """One request on its way along the chain. `trail` tells afterwards what each backend said."""
+    """One request on its way along the chain. `trail` tells afterwards what each backend said.
+
+    `token`: what came is a token by its look, so that only those who take tokens may see it.
+    """
 
     started: float  # monotonic seconds
     links: Iterator[_Link]
     backend: str = ""
     trail: str = ""
     otherwise: Reject | Unavailable = NO_USER
+    token: bool = False
 
     def note(self, name: str, word: str) -> None:
         self.backend = name
@@ -167,6 +172,8 @@ class Authority:
     def _step(self, request: Request, walk: _Walk) -> Soon[Verdict]:
         """Go along the chain until somebody decides or has to be waited for."""
         for link in walk.links:
+            if walk.token and not link.takes_tokens:
+                continue
             verdict: Verdict | None
             try:
                 answer = link.answer(request)
@@ -204,8 +211,9 @@ class Authority:
             return answer
         if isinstance(answer, Reject):
             walk.note(link.name, _word(answer.reason, answer.via))
-            if link.reject_ends:
+            if link.reject_ends and answer.reason is not Reason.FOREIGN_TOKEN:
                 return answer
+            walk.token = walk.token or link.takes_tokens
             if walk.otherwise is NO_USER:
                 walk.otherwise = answer
             return None

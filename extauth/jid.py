@@ -33,6 +33,9 @@ _PROHIBITED = (
     stringprep.in_table_c8,
     stringprep.in_table_c9,
 )
+_ESCAPES = {c: f"\\{ord(c):02x}" for c in " \"&'/:<>@\\"}  # XEP-0106 section 3.2
+_ESCAPED = re.compile(r"\\(20|22|26|27|2f|3a|3c|3e|40|5c)")
+_TO_ESCAPE = re.compile(r"""[ "&'/:<>@]|\\(?=20|22|26|27|2f|3a|3c|3e|40|5c)""")
 _username_case_mapped = get_profile("UsernameCaseMapped")
 
 
@@ -121,6 +124,22 @@ def _fold(c: str) -> str:
     """Map by RFC 3454 table B.2. Python's own takes lower-case letters from today's Unicode, where 3.2 has none."""
     folded = stringprep.map_table_b2(c)
     return c if any(stringprep.in_table_a1(f) for f in folded) else folded
+
+
+def escape(text: str) -> str:
+    """Return a text as a local part can hold it (XEP-0106 section 4.2); it still has to be prepared.
+
+    Raises:
+        InvalidName: it begins or ends with a space.
+    """
+    if text.strip(" ") != text:
+        raise InvalidName("a space at an end of what a local part stands for")
+    return _TO_ESCAPE.sub(lambda found: _ESCAPES[found[0]], text)
+
+
+def unescape(user: str) -> str:
+    """Return the text that a local part stands for (XEP-0106 section 4.3)."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), user)
 
 
 @lru_cache(maxsize=1024)

@@ -107,6 +107,10 @@ class Reason(StrEnum):
     BAD_TOKEN = "bad-token"  # noqa: S105
     EXPIRED_TOKEN = "expired-token"  # noqa: S105
     WRONG_TOKEN = "wrong-token"  # noqa: S105
+    FOREIGN_TOKEN = "foreign-token"  # noqa: S105
+    WRONG_AUDIENCE = "wrong-audience"
+    UNKNOWN_KEY = "unknown-key"
+    NAME_TAKEN = "name-taken"
     UNKNOWN_FAMILY = "unknown-family"
     TOKEN_REVOKED = "token-revoked"  # noqa: S105
     TOKEN_REUSED = "token-reused"  # noqa: S105

@@ -35,11 +35,12 @@ ALLOWED = {
     "keyring": "store threads passwords model soon",
     "keystore": "store tokens model errors soon",
     "sessions": "store tokens model issuing soon",
+    "subjects": "store model soon",
     "sql": "backend verifier model errors jid passwords secretfile threads",
     "credentials": "keyring store tokens model soon",
     "changes": "backend issuing model errors soon",
     "authority": "changes issuing throttle journal metrics model errors soon passwords",
-    "layers": "backend changes issuing model errors soon store threads keyring jid passwords templates",
+    "layers": "backend subjects changes issuing model errors soon store threads keyring jid passwords templates",
     "settings": "model errors jid layers",
     "plugins": "model errors backend listeners",
     "negotiation": "authority model sasl soon",
@@ -57,8 +58,8 @@ ALLOWED = {
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "issuing settings journal metrics model errors soon",
     "fetch": "model errors",
-    "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions soon threads "
-    "credentials secretfile templates verifier sql",
+    "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions subjects soon "
+    "threads credentials secretfile templates verifier sql",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

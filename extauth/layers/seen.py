@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import structlog
 
+from extauth import subjects
 from extauth.backend import Backend
 from extauth.changes import is_about
 from extauth.errors import BackendDown
@@ -71,11 +72,11 @@ class Seen:
         self._today[identity, backend] = now // DAY
 
     async def forget(self, identity: Identity, backends: Collection[str]) -> bool:
-        """Forget the user's logins by these backends. False if there were none."""
+        """Forget the user's logins by these backends, and to which issuer the name belongs. False if there were none."""
         for backend in backends:
             self._today.pop((identity, backend), None)
         user = (identity.domain, identity.user)
-        gone = await self._store.write(*((_FORGET, (*user, backend)) for backend in backends))
+        gone = await self._store.write(*((_FORGET, (*user, backend)) for backend in backends), (subjects.FORGET, user))
         return any(gone)
 
     async def count(self, backend: str, since: float) -> Mapping[str, int]:

@@ -90,7 +90,7 @@ def problems(
     """Return what is wrong with what a domain advertises, in words: whom it would lock out, and why."""
     found = repertoire(holders, mechanisms, chosen)
     offered = found.mechanisms
-    told: list[str] = []
+    told = _misplaced(holders)
     for name in chosen or ():
         if name not in mechanisms:
             near = difflib.get_close_matches(name, mechanisms, n=1)
@@ -124,6 +124,21 @@ def problems(
     if CheckCertificate in needs and found.chosen and needs & {CheckPassword, FindKeys}:
         told.append("web pages that log in by certificate take SCRAM or PLAIN if they see it: they must ask for EXTERNAL")
     return _about(domain, told)
+
+
+def _misplaced(holders: Sequence[Holder]) -> list[str]:
+    """Name the backends for tokens that stand after one for passwords: it would be shown the tokens first."""
+    told: list[str] = []
+    before = ""
+    for holder in holders:
+        if holder.holds_passwords:
+            before = before or holder.name
+        elif before and {CheckPassword, CheckToken} <= holder.handles:
+            told.append(
+                f"backend {holder.name!r} stands after {before!r}, which is shown tokens that clients send as passwords, "
+                "and refuses them: tokens first, directory last"
+            )
+    return told
 
 
 def _about(domain: str, told: list[str]) -> list[str]:

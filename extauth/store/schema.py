@@ -74,6 +74,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX credential_of_user ON credential (domain, name)",
         "CREATE INDEX credential_by_expiry ON credential (expires)",
     ),
+    (
+        # Whose a name is of those whom issuers of tokens know: the `subject` of `issuer` who logged in by it first.
+        """CREATE TABLE subject (
+            domain TEXT NOT NULL, name TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL,
+            PRIMARY KEY (domain, name))""",
+    ),
 )
 
 VERSION = len(MIGRATIONS)
