@@ -47,7 +47,7 @@ type = "ldap"
 type = "ldap"
 password_attribute = "userPassword"
 password_form = "dovecot-scram-sha-256"
-scram = true
+scram = ["SHA-256"]
 {common}
 [domain."xmpp.test"]
 backends = ["people"]

@@ -65,7 +65,7 @@ def hashing() -> Generator[Context]:
 @pytest.fixture
 async def backend(site: Site, slapd: Slapd) -> AsyncIterator[Backend]:
     """Give a backend that reads what it finds, and writes SCRAM keys."""
-    config = site.config(slapd.tls_url, password_attribute="userPassword", password_form=SCRAM, scram=True)
+    config = site.config(slapd.tls_url, password_attribute="userPassword", password_form=SCRAM, scram=("SHA-256",))
     with hashing() as around:
         async with extauth_ldap.open(config, around) as opened:
             yield opened
@@ -115,7 +115,7 @@ async def test_values_that_may_not_be_read_match_nothing(site: Site, slapd: Slap
     slapd.modify(MANAGER)
     site.secret.write_text(ACCOUNTS["alice"])
     slapd.modify(f"dn: {dn_of('alice')}\nchangetype: modify\nreplace: userPassword\nuserPassword: {ACCOUNTS['alice']}\n")
-    config = site.config(slapd.tls_url, password_attribute="userPassword", bind_dn=dn_of("alice"), scram=True)
+    config = site.config(slapd.tls_url, password_attribute="userPassword", bind_dn=dn_of("alice"), scram=("SHA-256",))
     with hashing() as around:
         async with extauth_ldap.open(config, around) as opened:
             assert await login(opened, "bob", ACCOUNTS["bob"]) == Reject(Reason.BAD_PASSWORD)
@@ -141,7 +141,7 @@ async def test_an_entry_that_is_locked_keeps_its_user_out(backend: Backend, slap
 async def test_groups_count_for_scram_too(site: Site, slapd: Slapd) -> None:
     add_group(slapd, "chat", dn_of("alice"))
     group = f"cn=chat,{GROUPS}"
-    keys: dict[str, Any] = {"required_group": group, "roles": (f"talker:{group}",), "scram": True}
+    keys: dict[str, Any] = {"required_group": group, "roles": (f"talker:{group}",), "scram": ("SHA-256",)}
     config = site.config(slapd.tls_url, password_attribute="userPassword", **keys)
     with hashing() as around:
         async with extauth_ldap.open(config, around) as opened:
@@ -160,7 +160,7 @@ async def test_a_new_password_is_stored_by_the_directory_unless_a_form_is_named(
     binding = site.config(slapd.tls_url, bind_dn=f"cn=manager,{PEOPLE}")
     config = replace(binding, password_attribute="userPassword")
     with hashing() as around:
-        async with extauth_ldap.open(replace(config, password_form=SCRAM, scram=True), around) as opened:
+        async with extauth_ldap.open(replace(config, password_form=SCRAM, scram=("SHA-256",)), around) as opened:
             assert is_yes(await ask(opened, SetPassword(ALICE, ORIGIN, Secret("battery staple"))), "alice")
             assert isinstance(await ask(opened, FindKeys(ALICE, ORIGIN, "SHA-256")), Keys)
         assert await login_by(binding, "alice", "battery staple") == Reject(Reason.BAD_PASSWORD)
@@ -174,7 +174,7 @@ async def test_a_new_password_is_stored_by_the_directory_unless_a_form_is_named(
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"scram": True}, "need password_attribute"),
+        ({"scram": ("SHA-256",)}, "need password_attribute"),
         ({"password_form": "ssha512"}, "need password_attribute"),
         ({"password_attribute": "userPassword", "password_form": "rot13"}, "password_form: 'rot13' is none"),
         ({"password_attribute": "userPassword", "weak_schemes": ("rot13",)}, "weak_schemes: 'rot13' is none"),

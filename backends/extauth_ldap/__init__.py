@@ -43,7 +43,7 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
                         context.hashing,
                         config.password_attribute,
                         config.password_form,
-                        scram=config.scram,
+                        frozenset(config.scram),
                     )
     finally:
         for used in (servers, *others.values()):

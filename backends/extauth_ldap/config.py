@@ -39,7 +39,7 @@ class Config:
     password_attribute: str | None = None  # read stored passwords from it and compare, instead of a bind
     weak_schemes: tuple[str, ...] = ()  # of them that are good enough
     password_form: str | None = None  # in which new ones are written to it, instead of by RFC 3062
-    scram: bool = False  # it holds SCRAM keys of everybody, so that SCRAM can be offered
+    scram: tuple[Literal["SHA-1", "SHA-256", "SHA-384", "SHA-512"], ...] = ()  # of which it holds keys of everybody
     required_group: str | None = None  # DN
     roles: tuple[str, ...] = ()  # "role:DN of a group"
     groups_by: Literal["memberOf", "search", "in-chain"] = "memberOf"

@@ -40,7 +40,10 @@ class _Account(NamedTuple):
 
 
 class StoredBackend(SearchBackend):
-    """Reads a user's stored passwords, and compares. `attribute` holds them; `form`, if any, is how new ones are written."""
+    """Reads a user's stored passwords, and compares. `attribute` holds them; `form`, if any, is how new ones are written.
+
+    `hashes` are those for which everybody has SCRAM keys.
+    """
 
     def __init__(
         self,
@@ -53,8 +56,7 @@ class StoredBackend(SearchBackend):
         hashing: Threads,
         attribute: str,
         form: str | None,
-        *,
-        scram: bool,
+        hashes: frozenset[str],
     ) -> None:
         super().__init__(tree, threads, patience, search, membership, by_extension)
         self._verifier = verifier
@@ -62,7 +64,8 @@ class StoredBackend(SearchBackend):
         self._attribute = attribute
         self._form = form
         self._answers |= {CheckPassword: self._compare, Decoy: self._verifier.decoy}
-        if scram:
+        self.hashes = hashes
+        if hashes:
             self._answers[FindKeys] = self._keys
         if form is not None:
             self._answers[SetPassword] = self._write
