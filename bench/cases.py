@@ -15,8 +15,11 @@ from bench import connector as spawning
 from bench import servers
 from bench.generator import Generator as LoadGenerator
 from bench.generator import Load, Measured
+from bench.plain_backend import passwords
+from tests.certificates import make_certificates
 from tests.servers.dovecot import Dovecot
 from tests.servers.process import Server
+from tests.servers.slapd import ADMIN, ADMIN_PASSWORD, PEOPLE, Slapd
 
 OURS = "extauth"
 REQUESTS = {1: 10000, 8: 40000, 64: 40000}  # by connections
@@ -152,7 +155,69 @@ def connector(_generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
         yield cases
 
 
-GROUPS: Mapping[str, Group] = {"ejabberd": ejabberd, "hashing": hashing, "connector": connector, "dovecot": dovecot}
+DIRECTORY = """
+    [listener.sasl-local]
+    protocol = "dovecot"
+    address = "unix:{folder}/sasl-local.sock"
+    domain = "{local}"
+    [backend.directory]
+    type = "ldap"
+    servers = ["{url}"]
+    ca_file = "{ca}"
+    bind_dn = "{admin}"
+    bind_password_file = "{secret}"
+    base = "{people}"
+    threads = {threads}
+    [domain."{domain}"]
+    backends = ["directory"]
+"""
+THREADS = 16  # the default
+
+
+@contextmanager
+def ldap(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """Password checks by search and bind, beside ldap3 alone; SCRAM while all threads are busy, beside SCRAM while none is."""
+    secret = folder / "secret"
+    secret.write_text(ADMIN_PASSWORD)
+    secret.chmod(0o600)
+    (folder / "slapd").mkdir()
+    certificates = make_certificates(folder, ["localhost"])
+    with ExitStack() as stack:
+        slapd = stack.enter_context(Slapd(folder / "slapd", certificates, passwords(1000)))
+        table = DIRECTORY.format(
+            folder=folder, local=servers.LOCAL[4096], url=slapd.tls_url, ca=certificates.ca, admin=ADMIN, secret=secret,
+            people=PEOPLE, threads=THREADS, domain=servers.DIRECTORY,
+        )  # fmt: skip
+        daemon = stack.enter_context(servers.extauth(folder, table))
+        floor = [slapd.tls_url, str(certificates.ca), PEOPLE, ADMIN, str(THREADS)]
+        binding = Load("ejabberd", 64, 3000, servers.DIRECTORY, wrong=0)
+        hashing_ = Load("ejabberd", 64, 1, servers.LOCAL[10000], users=100)
+        scram = Load("scram", 1, 2000, "-", users=20, wrong=0)
+
+        def quiet() -> Measured:
+            return generator.run(scram, daemon, folder / "sasl-local.sock")
+
+        def saturated() -> Measured:
+            with generator.background(binding, daemon.socket), generator.background(hashing_, daemon.socket):
+                return quiet()
+
+        yield [
+            Case(
+                f"password check by LDAP, {THREADS} threads",
+                {OURS: _asking(generator, daemon, daemon.socket, binding), "ldap3 alone, as many threads": _ldap3_alone(floor)},
+                {"ldap3 alone, as many threads": 0.9},
+            ),
+            Case("SCRAM-SHA-256 while all threads are busy, 1 connection", {OURS: saturated, "while none is": quiet}, {}),
+        ]
+
+
+GROUPS: Mapping[str, Group] = {
+    "ejabberd": ejabberd,
+    "hashing": hashing,
+    "ldap": ldap,
+    "connector": connector,
+    "dovecot": dovecot,
+}
 
 
 def _asking(generator: LoadGenerator, server: Server, path: Path, load: Load) -> Callable[[], Measured]:
@@ -163,6 +228,16 @@ def _spawning(command: list[str], request: bytes, reply: bytes) -> Callable[[], 
     def run() -> Measured:
         taken = sorted(spawning.first_reply(command, request, reply) for _ in range(20))
         return Measured(1000 / median(taken), median(taken) * 1000, taken[-1] * 1000)
+
+    return run
+
+
+def _ldap3_alone(arguments: list[str]) -> Callable[[], Measured]:
+    command = [executable, "-m", "bench.ldap_floor", *arguments, "3"]
+
+    def run() -> Measured:
+        rate, cpu = map(float, check_output(command, cwd=servers.ROOT, input=ADMIN_PASSWORD.encode()).split())
+        return Measured(rate, cpu=cpu * 1e6)
 
     return run
 

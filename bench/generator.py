@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+from collections.abc import Generator as Generating
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,25 +55,39 @@ class Generator:
         Raises:
             RuntimeError: an answer was wrong, missing or late.
         """
+        arguments = self._arguments(load, path, max(int(load.requests * self._scale), 10 * load.connections))
+        before = _processor_time(server.pid)
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{load} on {path}: {done.stdout}{done.stderr}")
+        result = json.loads(done.stdout)
+        cpu = (_processor_time(server.pid) - before) / (result["yes"] + result["no"])
+        return Measured(result["rps"], result["p50_us"], result["p99_us"], cpu * 1e6)
+
+    @contextmanager
+    def background(self, load: Load, path: Path) -> Generating[None]:
+        """Ask all the time, whatever `load.requests` says; nobody looks at the answers."""
+        with subprocess.Popen(self._arguments(load, path, 10_000_000), stdout=subprocess.DEVNULL) as process:
+            try:
+                yield
+                assert process.poll() is None, f"{load} on {path} has come to an end"
+            finally:
+                process.kill()
+
+    def _arguments(self, load: Load, path: Path, requests: int) -> list[str]:
         options: dict[str, object] = {
             "-P": load.protocol,
             "-o": load.operation,
             "-u": path,
             "-c": load.connections,
             "-d": load.in_flight,
-            "-n": max(int(load.requests * self._scale), 10 * load.connections),
+            "-n": requests,
             "-w": load.wrong,
             "-U": load.users,
             "-h": load.host,
+            "-T": 600,
         }
-        arguments = [str(word) for option in options.items() for word in option]
-        before = _processor_time(server.pid)
-        done = subprocess.run([self._program, *arguments], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{load} on {path}: {done.stdout}{done.stderr}")
-        result = json.loads(done.stdout)
-        cpu = (_processor_time(server.pid) - before) / (result["yes"] + result["no"])
-        return Measured(result["rps"], result["p50_us"], result["p99_us"], cpu * 1e6)
+        return [str(self._program), *(str(word) for option in options.items() for word in option)]
 
 
 def _processor_time(pid: int) -> float:

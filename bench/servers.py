@@ -22,6 +22,7 @@ from tests.servers.process import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = "plain.example.org"  # of accounts in memory
+DIRECTORY = "directory.example.org"  # of accounts in a directory
 LOCAL = {4096: "local.example.org", 10000: "slow.example.org"}  # of accounts in the state store, by iterations
 
 

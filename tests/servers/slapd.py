@@ -75,6 +75,7 @@ rootdn "{ADMIN}"
 rootpw {ADMIN_PASSWORD}
 directory {folder}/db
 maxsize 10485760
+index objectClass,uid,member eq
 overlay memberof
 overlay ppolicy
 ppolicy_default "{POLICY}"
