@@ -29,6 +29,7 @@ from extauth.throttle import Unlimited
 
 _log = structlog.get_logger("daemon")
 
+NICE = 10  # of the threads for key derivation: whoever needs none is answered first
 SPARE_FILES = 64  # beside the connections: the store, backends, logs
 
 
@@ -40,7 +41,7 @@ async def open_service(settings: DaemonSettings, journal: Journal) -> AsyncGener
         ConfigError: the state store can't be used.
     """
     size = settings.hash_threads or os.cpu_count() or 1
-    with Threads("password", size, settings.hash_patience) as threads:
+    with Threads("password", size, settings.hash_patience, NICE) as threads:
         async with open_store(settings.state) as store:
             keys = [await _shared_secret(store, name) for name in ("decoy", "grant")]
             yield Service(Surroundings(store, journal, Metrics(), Unlimited(), threads, time.time, *keys))

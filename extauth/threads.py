@@ -3,7 +3,9 @@
 Not `trio.to_thread`: its way there and back costs as much as a fifth of a key derivation.
 """
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,12 +55,16 @@ class Threads:
 
     The queue has its own deadline so that a hundred slow hashes delay no other kind of login and never add up to late answers.
     A context manager: at its end the threads end, each after the call it is at.
+
+    `nice` is how much less of the processor they ask for than the thread that answers everybody (nice(2); on Linux, where each
+    thread has a priority of its own).
     """
 
-    def __init__(self, name: str, size: int, patience: float) -> None:
+    def __init__(self, name: str, size: int, patience: float, nice: int = 0) -> None:
         self._name = name
         self._size = size
         self._patience = patience
+        self._nice = nice
         self._queue: queue.SimpleQueue[tuple[_Job[Any], bool] | None] = queue.SimpleQueue()
         self._started = 0
         self._calls = 0  # made and not yet answered
@@ -92,6 +98,9 @@ class Threads:
             self._calls -= 1
 
     def _work(self) -> None:
+        if self._nice and sys.platform == "linux":
+            with suppress(OSError):  # forbidden by a filter of system calls: then it is only slower
+                os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + self._nice, 19))  # 0: this thread
         while (work := self._queue.get()) is not None:
             job, begun = work
             if begun or job.claim():

@@ -11,6 +11,8 @@ from extauth_ldap.servers import Servers
 
 from extauth.backend import Backend
 from extauth.errors import BackendDown
+from extauth.layers.cache import Caching, Remembered
+from extauth.layers.rules import CacheRules
 from extauth.model import (
     Accept,
     CheckCertificate,
@@ -149,6 +151,22 @@ async def test_a_password_is_tried_once(backend: Backend, samba: Samba) -> None:
     assert await login(backend, "square", "fake \u00b2\u00b2 u\u0308") == Reject(Reason.BAD_PASSWORD)
     assert samba.read(dn_of("square"), "badPwdCount") == "1"
     assert is_yes(await login(backend, "square", "fake \u00b2 u\u0308"), "square")
+
+
+async def test_a_client_that_repeats_a_stale_password_locks_nobody_out(backend: Backend, samba: Samba) -> None:
+    samba.change(SUFFIX, lockoutThreshold=3)
+    for name in ("spared", "unspared"):
+        samba.add_user(name, "fake right")
+    sparing = Caching("people", backend, CacheRules(repeats=300), Remembered(100))
+    for number in range(10):
+        assert await login(sparing, "spared", "fake stale") == Reject(Reason.BAD_PASSWORD, via="repeat" if number else "")
+        if number == 5:
+            assert samba.read(dn_of("spared"), "badPwdCount") == "1"
+            assert is_yes(await login(sparing, "spared", "fake right"), "spared")
+    assert is_yes(await login(sparing, "spared", "fake right"), "spared")
+    for _ in range(3):
+        assert await login(backend, "unspared", "fake stale") == Reject(Reason.BAD_PASSWORD)
+    assert await login(backend, "unspared", "fake right") == Reject(Reason.ACCOUNT_LOCKED)
 
 
 # Groups -----------------------------------------------------------------------------------------------------------------------

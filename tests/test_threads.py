@@ -1,5 +1,7 @@
 """The crew of threads: bounded, with a queue that does not wait for ever."""
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -141,3 +143,15 @@ async def test_who_gives_up_before_the_call_has_begun_leaves_at_once_and_the_cal
         work.done.set()
     await threads.run(lambda: None)
     assert called == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there has each thread a priority of its own")
+async def test_threads_that_are_nice_leave_the_others_as_they_are() -> None:
+    def mine() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    before = mine()
+    for nice, expected in ((0, before), (3, min(before + 3, 19)), (40, 19)):
+        with Threads("nice", 1, 5, nice) as threads:
+            assert await threads.run(mine) == expected
+    assert mine() == before

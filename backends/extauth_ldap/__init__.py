@@ -18,6 +18,8 @@ from extauth_ldap.tree import Tree
 
 __all__ = ["Config", "open"]
 
+NICE = 5  # ldap3 computes in Python: what needs no directory is answered first
+
 
 @asynccontextmanager
 async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
@@ -28,7 +30,7 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
     others = {address.host: Servers([Server(address, searcher)], config.server_timeout) for address in elsewhere}
     tree = Tree(servers, others)
     try:
-        with Threads("LDAP", config.threads, config.queue_patience) as threads:
+        with Threads("LDAP", config.threads, config.queue_patience, NICE) as threads:
             if config.bind_dn_template is not None:
                 yield DirectBackend(tree, threads, config.timeout, bind_name_template(config.bind_dn_template))
             else:

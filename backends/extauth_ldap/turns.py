@@ -1,8 +1,8 @@
 """Of all threads that speak LDAP, one computes at a time; the others wait for their servers.
 
-ldap3 encodes and decodes in Python, half a millisecond at a time, and only one thread of a process runs Python at a time anyhow.
-If a dozen threads compete for that, each of them may come before the thread that answers everybody else. Like this it has one
-competitor.
+ldap3 encodes and decodes in Python, half a millisecond at a time, and only one thread of a process runs Python at a time
+anyhow. If a dozen threads compete for that, each of them may come before the thread that answers everybody else. Like this it
+has one competitor.
 """
 
 import threading
