@@ -44,7 +44,7 @@ from extauth.model import (
 )
 from extauth.service import Service
 from extauth.soon import settle
-from extauth.tokens.credential import MARKS
+from extauth.tokens.credential import FAST, ISSUED_KINDS
 from extauth.tokens.grant import new_family
 from extauth.tokens.kinds import ACCESS, KEYS, KINDS
 
@@ -151,7 +151,7 @@ async def _token_issue(service: Service, command: Command, origin: Origin) -> Re
     """
     identity = jid.parse(command.jid)
     known: Verdict = await settle(service.ask(UserExists(identity, origin)))
-    if command.kind in MARKS:
+    if command.kind in ISSUED_KINDS:
         if not isinstance(known, Accept):
             return _reply(known)
         return await _ask(service, _credential(identity, command, origin))
@@ -167,7 +167,8 @@ async def _token_issue(service: Service, command: Command, origin: Origin) -> Re
 
 def _credential(identity: Identity, command: Command, origin: Origin) -> Request:
     bound = command.mechanism.upper()
-    return IssueCredential(identity, origin, command.kind, command.label, command.lifetime, command.one_time, bound)
+    label = command.device if command.kind == FAST else command.label
+    return IssueCredential(identity, origin, command.kind, label, command.lifetime, command.one_time, bound)
 
 
 async def _token_inspect(service: Service, command: Command, origin: Origin) -> Reply:

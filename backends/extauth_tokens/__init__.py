@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from extauth.backend import Backend, Context
 from extauth.credentials import Credentials
 from extauth.errors import ConfigError
+from extauth.fasttokens import FastTokens
 from extauth.keyring import Keyring
 from extauth.keystore import Keystore
 from extauth.passwords.scram import ADVISED_ITERATIONS
@@ -24,7 +25,8 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
     sessions = Sessions(context.store, context.now, grace=config.grace, cap=config.max_sessions)
     keyring = Keyring(context.store, context.hashing, context.now, ADVISED_ITERATIONS) if config.scram_credentials else None
     credentials = Credentials(context.store, keyring, context.now, config.max_app_passwords)
-    issued = IssuedCredentials(credentials, config.temporary_lifetime)
+    fast = FastTokens(context.store, keys, context.now, config.fast_lifetime)
+    issued = IssuedCredentials(context.name, credentials, fast, config.temporary_lifetime)
     yield TokenBackend(config, keys, sessions, issued, context.now)
 
 

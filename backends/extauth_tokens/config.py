@@ -1,6 +1,6 @@
 """The keys of a `tokens` backend."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from extauth.tokens.kinds import ACCESS, DAY, GUEST, REFRESH
@@ -23,6 +23,7 @@ class Config:
     max_sessions: int = 20  # of one user; one more ends the oldest
     revocable_access: bool = False  # whether access tokens end with their session, for a look into the store at each login
     temporary_lifetime: int = 60
+    fast_lifetime: int = 21 * DAY  # of FAST tokens
     max_app_passwords: int = 10  # of one user
     scram_credentials: bool = True  # whether app passwords and temporary tokens are good for SCRAM, too
     refresh_returns: Literal["access", "refresh"] = "access"  # mode "mongooseim": what a login by a refresh token gives
@@ -30,7 +31,7 @@ class Config:
     provision_pre_shared_file: str | None = None  # the key of whoever makes provision tokens
 
     def __post_init__(self) -> None:
-        for name in ("access_lifetime", "refresh_lifetime", "session_lifetime", "guest_lifetime", "temporary_lifetime"):
+        for name in (field.name for field in fields(self) if field.name.endswith("_lifetime")):
             if not 0 < getattr(self, name) <= 10_000 * DAY:
                 raise ValueError(f"{name}: must be 1 second to 10000 days")
         if not self.access_lifetime <= self.refresh_lifetime <= self.session_lifetime:

@@ -1,25 +1,45 @@
 """App passwords and temporary tokens: what the `tokens` backend answers about them."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from extauth.credentials import Credentials, Terms, Used
+from extauth.fasttokens import PREFIX, FastTokens
 from extauth.issuing import EndCredential, IssueCredential, ListCredentials
-from extauth.model import VIA, Accept, Answer, Identity, Listing, Proof, Reason, Reject, Request, Tokens
+from extauth.model import (
+    VIA,
+    Accept,
+    Answer,
+    FindHashedTokens,
+    HashedTokens,
+    Identity,
+    Listing,
+    Proof,
+    Reason,
+    Reject,
+    Request,
+    Tokens,
+)
 from extauth.soon import Soon
-from extauth.tokens.credential import APP, MARKS, Claim
+from extauth.tokens.credential import APP, FAST, MARKS, Claim
 
 Reply = Soon[Answer | None]
 
+_HASHED = re.compile(r"HT-SHA-(256|384|512)-(NONE|UNIQ|ENDP|EXPR)").fullmatch
+
 
 class IssuedCredentials:
-    """Judges and issues them. `lifetime` is of temporary tokens, in seconds."""
+    """Judges and issues them, and FAST tokens. `lifetime` is of temporary tokens, in seconds."""
 
-    def __init__(self, credentials: Credentials, lifetime: int) -> None:
+    def __init__(self, name: str, credentials: Credentials, fast: FastTokens, lifetime: int) -> None:
+        self._name = name
         self._credentials = credentials
+        self._fast = fast
         self._lifetime = lifetime
         self.answers: dict[type[Request], Callable[[Any], Reply]] = {
             Proof: self._prove,
+            FindHashedTokens: self._find,
             IssueCredential: self._issue,
             ListCredentials: self._list,
             EndCredential: self._end,
@@ -29,14 +49,24 @@ class IssuedCredentials:
         """Judge what came as a password or bearer token."""
         return _answer(asked, await self._credentials.check(claim, mechanism))
 
-    async def end_all(self, identity: Identity) -> int:
-        """Revoke everything of a user, or (without one) of the domain."""
-        return await self._credentials.end_all(identity)
+    async def end_all(self, identity: Identity, device: str) -> int:
+        """Revoke everything of a device, of a user, or (without one) of the domain."""
+        ended = await self._fast.end(identity, device)
+        return ended if device else ended + await self._credentials.end_all(identity)
+
+    async def _find(self, request: FindHashedTokens) -> Answer | None:
+        found = await self._fast.find(request.identity, request.mechanism)
+        return HashedTokens(request.identity, found, self._name) if found else None
 
     async def _prove(self, request: Proof) -> Answer:
+        if request.credential.startswith(PREFIX):
+            reason = await self._fast.use(request.identity, request.credential)
+            return Accept(request.identity, {VIA: FAST}) if reason is Reason.OK else Reject(reason)
         return _answer(request.identity, await self._credentials.proven(request.credential, request.origin.mechanism))
 
     async def _issue(self, request: IssueCredential) -> Answer:
+        if request.kind == FAST:
+            return await self._issue_fast(request)
         if request.kind not in MARKS:
             return Reject(Reason.NOT_SUPPORTED)
         lifetime = None if request.kind == APP else request.lifetime or self._lifetime
@@ -47,6 +77,12 @@ class IssuedCredentials:
         word, text, expires = made
         told = {"id": word} | ({} if expires is None else {"expires": str(expires)})
         return Tokens(request.identity, {request.kind: text}, told)
+
+    async def _issue_fast(self, request: IssueCredential) -> Answer:
+        if not (request.label and _HASHED(request.mechanism)):
+            return Reject(Reason.MALFORMED)
+        text, expires = await self._fast.issue(request.identity, request.label, request.mechanism)
+        return Tokens(request.identity, {FAST: text}, {"expires": str(expires)})
 
     async def _list(self, request: ListCredentials) -> Answer:
         found = await self._credentials.issued(request.identity)

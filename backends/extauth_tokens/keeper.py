@@ -229,8 +229,8 @@ class TokenBackend:
 
     async def _end(self, request: EndSessions) -> Answer:
         ended = await self._sessions.end(request.identity, request.cause, family=request.family, device=request.device)
-        if not (request.family or request.device):
-            ended += await self._issued.end_all(request.identity)
+        if not request.family:
+            ended += await self._issued.end_all(request.identity, request.device)
         return Accept(request.identity, {"ended": str(ended)})
 
 

@@ -80,6 +80,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             domain TEXT NOT NULL, name TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL,
             PRIMARY KEY (domain, name))""",
     ),
+    (
+        # The FAST tokens of a device are derived from counters: the newest, and the one in use until the newest is (0: none).
+        """CREATE TABLE fast_token (
+            domain TEXT NOT NULL, name TEXT NOT NULL, device TEXT NOT NULL, mechanism TEXT NOT NULL,
+            counter INTEGER NOT NULL, expires INTEGER NOT NULL, in_use INTEGER NOT NULL, in_use_expires INTEGER NOT NULL,
+            PRIMARY KEY (domain, name, device))""",
+        "CREATE INDEX fast_token_by_expiry ON fast_token (expires)",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -13,7 +13,9 @@ from extauth.model import Secret
 
 APP = "app"
 TEMPORARY = "temporary"
+FAST = "fast"  # has a form of its own: extauth.fasttokens
 MARKS = {APP: "eap", TEMPORARY: "etp"}
+ISSUED_KINDS = (*MARKS, FAST)
 
 ID_LENGTH = 12  # 60 bits: no two alike
 SECRET_LENGTH = 26  # 130 bits
