@@ -31,7 +31,7 @@ def token() -> None:
 @click.argument("jid")
 @click.option("--device", metavar="NAME", default="", help="Whose tokens they are: a device has one session.")
 @click.option(
-    "--kind", metavar="KIND", default="", help="Instead of an access and a refresh token one: temporary, fast, guest or provision."
+    "--kind", metavar="KIND", default="", help="Instead of an access and a refresh token one of: temporary fast guest provision"
 )
 @click.option(
     "--room", "rooms", metavar="JID", multiple=True, help="A room that a guest may enter; may be given several times."
