@@ -6,11 +6,8 @@ to show.
 """
 
 import dataclasses
-import difflib
 import re
-import sys
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from extauth.errors import ConfigError
 from extauth.jid import InvalidName, domain_part, local_part
 from extauth.layers.rules import Layers
+from extauth.values import checked, nearest
 
 T = TypeVar("T")
 
@@ -229,7 +227,7 @@ class _Reader:
         try:
             config_type = self._kinds.backend(name)
         except LookupError as error:
-            self._problems.append(f"{place}: no backend {name!r}{_nearest(name, declared)}: {error.args[0]}")
+            self._problems.append(f"{place}: no backend {name!r}{nearest(name, declared)}: {error.args[0]}")
             return
         declared.add(name)
         config = self._convert(config_type, f"backend.{name}", {})
@@ -257,7 +255,7 @@ class _Reader:
     def _unknown(self, place: str, table: Table, known: tuple[str, ...]) -> None:
         for key in table:
             if key not in known:
-                self._problems.append(f"{place}{'.' if place else ''}{key}: unknown key{_nearest(key, known)}")
+                self._problems.append(f"{place}{'.' if place else ''}{key}: unknown key{nearest(key, known)}")
 
     def _convert(self, cls: type[T], place: str, table: Table) -> T | None:
         """Fill a dataclass from a table; None if something is wrong with it, which is then noted."""
@@ -271,7 +269,7 @@ class _Reader:
                 values[name] = self._convert(hints[name], f"{place}.{name}", self._table(f"{place}.{name}", table[name]))
             elif name in table:
                 try:
-                    values[name] = _value(hints[name], table[name])
+                    values[name] = checked(hints[name], table[name])
                 except ValueError as error:
                     self._problems.append(f"{place}.{name}: {error}")
             elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
@@ -283,35 +281,3 @@ class _Reader:
         except ValueError as error:
             self._problems.append(f"{place}.{error}")
             return None
-
-
-def _value(hint: Any, value: Any) -> Any:  # noqa: ANN401 - TOML's values and a plug-in's annotations are what they are
-    """Check a TOML value against an annotation.
-
-    Raises:
-        ValueError: with the text to show.
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in arguments and type(value) is not bool:
-            return value
-        raise ValueError(
-            f"must be {' or '.join(f'{a!r}' for a in arguments)}{_nearest(str(value), arguments)}".replace("'", '"')
-        )
-    if origin in (types.UnionType, typing.Union):
-        return _value(next(a for a in arguments if a is not types.NoneType), value)
-    if origin is tuple:
-        if isinstance(value, list):
-            return tuple(_value(arguments[0], item) for item in typing.cast("list[object]", value))
-        raise ValueError("must be a list")
-    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # neither inf nor nan
-        return float(value)
-    if type(value) is hint and hint is not float:
-        return value
-    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-    raise ValueError(f"must be {names.get(hint, hint)}")
-
-
-def _nearest(name: str, known: typing.Iterable[object]) -> str:
-    near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
