@@ -6,6 +6,7 @@ The `admin` listener performs them for other processes; where no daemon runs, th
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import trio
 from msgspec import Struct, to_builtins
 
 from extauth import jid
@@ -27,6 +28,8 @@ from extauth.model import (
     CreateUser,
     FindAccount,
     Identity,
+    ImportedKeys,
+    ImportUser,
     Listing,
     ListUsers,
     Origin,
@@ -78,9 +81,21 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True):
     label: str = ""
     one_time: bool = False
     mechanism: str = ""
+    accounts: tuple["ImportedAccount", ...] = ()
+    replace: bool = False
+    dry_run: bool = False
 
     def __repr__(self) -> str:
         return f"Command({self.verb!r}, ...)"
+
+
+class ImportedAccount(Struct, frozen=True, forbid_unknown_fields=True):
+    """An account for the verb `user-import`."""
+
+    jid: str
+    iterations: int
+    keys: tuple[ImportedKeys, ...]
+    enabled: bool = True
 
 
 async def perform(service: Service, command: Command, origin: Origin) -> Reply:
@@ -139,6 +154,32 @@ async def _user_list(service: Service, command: Command, origin: Origin) -> Repl
     """At most `limit` accounts of `domain` whose name comes after `after`."""
     identity = Identity(command.after, jid.domain_part(command.domain))
     return await _ask(service, ListUsers(identity, origin, command.limit))
+
+
+async def _user_import(service: Service, command: Command, origin: Origin) -> Reply:
+    """Make `accounts` of another server, or (`dry_run`) tell what would become of them: a reason code for each jid, or "ok".
+
+    All at a time, so that they share the store's way to the disk.
+    """
+    outcomes: dict[str, str] = {}
+
+    async def one(account: ImportedAccount) -> None:
+        identity = jid.parse(account.jid)
+        if command.dry_run:
+            verdict = await settle(service.ask(UserExists(identity, origin)))
+            there = isinstance(verdict, Accept) and not command.replace
+            fine = isinstance(verdict, Accept) or verdict == Reject(Reason.NO_USER)
+            verdict = Reject(Reason.USER_EXISTS) if there else Accept(identity) if fine else verdict
+        else:
+            request = ImportUser(identity, origin, account.iterations, account.keys, account.enabled, command.replace)
+            verdict = await settle(service.ask(request))
+        reason = verdict.reason if isinstance(verdict, Reject | Unavailable) else Reason.OK
+        outcomes[account.jid] = reason.value
+
+    async with trio.open_nursery() as nursery:
+        for account in command.accounts:
+            nursery.start_soon(one, account)
+    return _result(outcomes)
 
 
 # Tokens -----------------------------------------------------------------------------------------------------------------------
@@ -300,6 +341,7 @@ _VERBS: dict[str, Callable[[Service, Command, Origin], Awaitable[Reply]]] = {
     "user-remove": _about_account(lambda i, o, _: RemoveUser(i, o)),
     "user-show": _about_account(lambda i, o, _: FindAccount(i, o)),
     "user-list": _user_list,
+    "user-import": _user_import,
     "token-issue": _token_issue,
     "token-inspect": _token_inspect,
     "credential-list": _about_account(lambda i, o, _: ListCredentials(i, o)),

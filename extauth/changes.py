@@ -12,6 +12,7 @@ from extauth.model import (
     Answer,
     CreateUser,
     Identity,
+    ImportUser,
     Listing,
     ListUsers,
     Origin,
@@ -109,11 +110,11 @@ async def _change(members: Sequence[Member], request: Request, note: Note, ask: 
                 owner = member
                 break
             note(member.name, "unknown")
-    if isinstance(request, CreateUser):
-        if owner is not None:
+    if isinstance(request, CreateUser | ImportUser):
+        if owner is not None and not (isinstance(request, ImportUser) and request.replace):
             note(owner.name, "exists")
             return Reject(Reason.USER_EXISTS)
-        owner = next((member for member in members if CreateUser in member.backend.handles), None)
+        owner = owner or next((member for member in members if type(request) in member.backend.handles), None)
     elif owner is None:
         return NO_USER
     if owner is None or type(request) not in owner.backend.handles:
@@ -129,7 +130,7 @@ async def _change(members: Sequence[Member], request: Request, note: Note, ask: 
 
 def _ends_sessions(request: Request) -> str:
     """Return why a change ends the tokens of its account; "": it does not."""
-    if isinstance(request, SetPassword):
+    if isinstance(request, SetPassword | ImportUser):
         return "password"
     if isinstance(request, SetEnabled) and not request.enabled:
         return "disabled"

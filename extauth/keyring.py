@@ -34,9 +34,10 @@ _GROUND = (
 _START = "INSERT INTO scram_user (domain, name, iterations, stamp) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 _COMPLETE = "INSERT INTO scram_salt (domain, name, hash, salt) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 _RESTART = (
-    "INSERT INTO scram_user (domain, name, iterations, stamp) "
-    "SELECT domain, name, $3, stamp FROM account WHERE domain = $1 AND name = $2 AND stamp = $4 "
-    "ON CONFLICT (domain, name) DO UPDATE SET iterations = excluded.iterations, stamp = excluded.stamp"
+    "INSERT INTO scram_user (domain, name, iterations, stamp, hashes) "
+    "SELECT domain, name, $3, stamp, $5 FROM account WHERE domain = $1 AND name = $2 AND stamp = $4 "
+    "ON CONFLICT (domain, name) DO UPDATE "
+    "SET iterations = excluded.iterations, stamp = excluded.stamp, hashes = excluded.hashes"
 )
 _CLEAR_SALTS = (
     "DELETE FROM scram_salt WHERE domain = $1 AND name = $2 "
@@ -63,6 +64,7 @@ _HELD = (
     "WHERE u.domain = $1 AND u.name = $2 AND k.credential = $3"
 )
 _COUNT = "SELECT domain, COUNT(*) FROM scram_key WHERE credential = $1 AND hash = $2 AND expires > $3 GROUP BY domain"
+_PARTIAL = "SELECT DISTINCT hashes FROM scram_user WHERE hashes IS NOT NULL"
 _FORGET = "DELETE FROM scram_key WHERE domain = $1 AND name = $2 AND expires <= $3"
 _DROP = "DELETE FROM scram_key WHERE domain = $1 AND name = $2 AND credential = $3"
 _DROP_ISSUED = (
@@ -106,11 +108,20 @@ class FamilyKeys(Struct, frozen=True, gc=False):
 
 
 class PasswordKeys(Struct, frozen=True):
-    """Keys of one password for every hash family. `stamp` names the salts: they are replaced under another stamp only."""
+    """Keys of one password: for every hash family, unless another server made them.
+
+    `stamp` names the salts: they are replaced under another stamp only.
+    """
 
     stamp: str
     iterations: int
     families: tuple[FamilyKeys, ...]
+
+    @property
+    def hashes(self) -> str | None:
+        """The hashes as the store keeps them: None if they are all."""
+        found = sorted(family.hash for family in self.families)
+        return None if len(found) == len(scram.Hash) else " ".join(found)
 
 
 class Keyring:
@@ -136,6 +147,18 @@ class Keyring:
         """
         return then(self._store.read(_FIND, identity.domain, identity.user, family, int(self._now())), _ring)
 
+    def common(self) -> Soon[frozenset[str]]:
+        """Return the hashes ("SHA-256" ...) that the passwords of all users have keys for.
+
+        Raises:
+            BackendDown: the store can't tell.
+        """
+
+        def intersection(rows: list[Row]) -> frozenset[str]:
+            return frozenset(family.value for family in scram.Hash).intersection(*(str(hashes).split() for (hashes,) in rows))
+
+        return then(self._store.read(_PARTIAL), intersection)
+
     async def replacement(self, prepared: str) -> PasswordKeys:
         """Derive the keys of a new password with new salts, to be kept by `replacing`.
 
@@ -156,7 +179,7 @@ class Keyring:
         stamped = (*user, keys.stamp)
         added = [(_ADD_SALT, (*stamped, family.hash, family.salt)) for family in keys.families]
         return [
-            (_RESTART, (*user, keys.iterations, keys.stamp)),
+            (_RESTART, (*user, keys.iterations, keys.stamp, keys.hashes)),
             (_CLEAR_SALTS, stamped),
             (_CLEAR_KEYS, stamped),
             *added,

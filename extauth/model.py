@@ -224,6 +224,28 @@ class CreateUser(Request, frozen=True, gc=False):
     password: Secret
 
 
+class ImportedKeys(Struct, frozen=True, gc=False):
+    """SCRAM keys of one hash ("SHA-256" ...) that another server made."""
+
+    hash: str
+    salt: bytes
+    stored_key: bytes
+    server_key: bytes
+
+    def __repr__(self) -> str:
+        return f"ImportedKeys({self.hash!r}, ...)"
+
+
+class ImportUser(Request, frozen=True, gc=False):
+    """Make an account with the SCRAM keys that it had at another server; in another's place only if `replace`."""
+
+    operation: ClassVar[str] = "import-user"
+    iterations: int
+    keys: tuple[ImportedKeys, ...]
+    enabled: bool = True
+    replace: bool = False
+
+
 class RemoveUser(Request, frozen=True, gc=False):
     """Remove the account and all of its credentials."""
 

@@ -31,6 +31,7 @@ ALLOWED = {
     "sockets": "errors jid",
     "store": "model errors bridge",
     "backend": "model soon store threads",
+    "imports": "model jid passwords",
     "verifier": "model errors passwords threads",
     "keyring": "store threads passwords model soon",
     "keystore": "store tokens model errors soon",

@@ -23,6 +23,8 @@ from extauth.model import (
     FindAccount,
     FindKeys,
     Identity,
+    ImportedKeys,
+    ImportUser,
     Keys,
     Listing,
     ListUsers,
@@ -124,7 +126,7 @@ class TestContract(BackendContract):
     handles = frozenset(
         {
             *(CheckPassword, FindKeys, CheckCertificate, UserExists, Decoy, FindAccount, ListUsers),
-            *(SetPassword, CreateUser, RemoveUser, SetEnabled),
+            *(SetPassword, CreateUser, ImportUser, RemoveUser, SetEnabled),
         }
     )
 
@@ -312,6 +314,42 @@ async def test_threads_that_are_busy_are_an_outage(local: Backend, place: Place)
         await login(local, "alice", ACCOUNTS["alice"])
 
 
+# Imported accounts ------------------------------------------------------------------------------------------------------------
+
+
+def imported(identity: Identity, password: str, family: Hash = Hash.SHA_1, *, replace: bool = False) -> ImportUser:
+    """Return a request with keys of one hash, as an older server keeps them."""
+    salt = scram.new_salt()
+    keys = scram.make(family, password, salt, FEW)
+    given = ImportedKeys(family.value, salt, keys.stored_key, keys.server_key)
+    return ImportUser(identity, ORIGIN, FEW, (given,), replace=replace)
+
+
+@pytest.mark.parametrize("family", Hash)
+async def test_an_imported_account_logs_in_whatever_its_hash(local: Backend, family: Hash) -> None:
+    assert is_yes(await ask(local, imported(CAROL, "fake one", family)), "carol")
+    assert is_yes(await login(local, "carol", "fake one"), "carol")
+    assert await login(local, "carol", "fake two") == Reject(Reason.BAD_PASSWORD)
+    found = {each for each in Hash if isinstance(await ask(local, FindKeys(CAROL, ORIGIN, each.value)), Keys)}
+    assert found == {family}
+
+
+async def test_an_imported_account_with_an_app_password_has_its_own_password_still(local: Backend, place: Place) -> None:
+    await ask(local, imported(CAROL, "fake one"))
+    keyring = Keyring(place.store, place.hashing, lambda: 0.0, FEW)
+    assert await keyring.add(CAROL, "app:1", "fake app password")
+    assert is_yes(await login(local, "carol", "fake one"), "carol")
+    assert await login(local, "carol", "fake two") == Reject(Reason.BAD_PASSWORD)
+
+
+async def test_an_import_replaces_an_account_only_if_it_is_told_to(local: Backend) -> None:
+    assert await ask(local, imported(ALICE, "fake one")) == Reject(Reason.USER_EXISTS)
+    assert is_yes(await login(local, "alice", ACCOUNTS["alice"]), "alice")
+    assert is_yes(await ask(local, imported(ALICE, "fake one", replace=True)), "alice")
+    assert await login(local, "alice", ACCOUNTS["alice"]) == Reject(Reason.BAD_PASSWORD)
+    assert is_yes(await login(local, "alice", "fake one"), "alice")
+
+
 # Configuration ----------------------------------------------------------------------------------------------------------------
 
 
@@ -396,6 +434,8 @@ async def test_every_statement_is_run_and_fits_both_databases(local: Backend, pl
         ListUsers(ALICE, ORIGIN),
         SetPassword(ALICE, ORIGIN, Secret("battery staple")),
         SetEnabled(ALICE, ORIGIN, enabled=True),
+        imported(CAROL, "fake one"),
+        imported(CAROL, "fake one", replace=True),
         RemoveUser(ALICE, ORIGIN),
     ]
     for request in requests:

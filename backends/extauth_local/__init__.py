@@ -35,7 +35,9 @@ class Config:
 async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
     """Open the accounts of the state store."""
     rules = Rules(config.min_length, config.max_length, _blocked(context.name, config.blocklist))
-    yield LocalBackend(context, rules, config.iterations)
+    backend = LocalBackend(context, rules, config.iterations)
+    await backend.prepare()
+    yield backend
 
 
 def _blocked(name: str, path: str | None) -> frozenset[str]:

@@ -1,10 +1,14 @@
 """What the `local` backend answers."""
 
+import secrets
 import time
 from collections.abc import Callable
 
+import structlog
+
 from extauth.backend import Context
-from extauth.keyring import COMPARED, PASSWORD, Keyring, Ring
+from extauth.errors import BackendDown
+from extauth.keyring import COMPARED, PASSWORD, FamilyKeys, Keyring, PasswordKeys, Ring
 from extauth.model import (
     Accept,
     Answer,
@@ -15,6 +19,7 @@ from extauth.model import (
     FindAccount,
     FindKeys,
     Identity,
+    ImportUser,
     Keys,
     Listing,
     ListUsers,
@@ -33,7 +38,14 @@ from extauth.passwords.rules import Rules
 from extauth.soon import Soon, settle, then
 from extauth.store import Row
 
+_log = structlog.get_logger("local")
+
+ALL = frozenset(family.value for family in scram.Hash)
+
 Reply = Soon[Answer | None]
+
+# The hash that a plain password is checked with is the first that the account has keys for: an imported one may have only one.
+CHECKED = (COMPARED, *(family for family in reversed(tuple(scram.Hash)) if family is not COMPARED))
 
 _STATE = "SELECT disabled FROM account WHERE domain = $1 AND name = $2"
 _ACCOUNT = (
@@ -45,6 +57,15 @@ _LIST = f"SELECT {_ACCOUNT} WHERE a.domain = $1 AND a.name > $2 ORDER BY a.name 
 _CREATE = (
     "INSERT INTO account (domain, name, disabled, stamp, created, changed) "
     "VALUES ($1, $2, 0, $3, $4, $4) ON CONFLICT DO NOTHING RETURNING name"
+)
+_IMPORT = (
+    "INSERT INTO account (domain, name, disabled, stamp, created, changed) "
+    "VALUES ($1, $2, $5, $3, $4, $4) ON CONFLICT DO NOTHING RETURNING name"
+)
+_IMPORT_OVER = (
+    "INSERT INTO account (domain, name, disabled, stamp, created, changed) VALUES ($1, $2, $5, $3, $4, $4) "
+    "ON CONFLICT (domain, name) DO UPDATE SET disabled = excluded.disabled, stamp = excluded.stamp, changed = excluded.changed "
+    "RETURNING name"
 )
 _CHANGE = "UPDATE account SET stamp = $3, changed = $4 WHERE domain = $1 AND name = $2 RETURNING name"
 _ENABLE = "UPDATE account SET disabled = $3 WHERE domain = $1 AND name = $2 RETURNING name"
@@ -73,10 +94,19 @@ class LocalBackend:
             ListUsers: self._list,
             SetPassword: self._set_password,
             CreateUser: self._create,
+            ImportUser: self._import,
             RemoveUser: self._remove,
             SetEnabled: self._enable,
         }
         self.handles = frozenset(self._answers)
+        self.hashes = ALL
+
+    async def prepare(self) -> None:
+        """Find out for which hashes every account has keys: once, since it decides which mechanisms are offered."""
+        try:
+            self.hashes = await settle(self._keyring.common())
+        except BackendDown as down:
+            _log.warning("SCRAM is offered for all hashes, though imported accounts may lack some", reason=str(down))
 
     def answer(self, request: Request) -> Reply:
         """Answer a request of one of the kinds in `handles`."""
@@ -105,13 +135,14 @@ class LocalBackend:
         return then(rows, lambda rows: self._verify(identity, request.password, rows[0]) if rows else None)
 
     async def _verify(self, identity: Identity, password: Secret, account: Row) -> Answer:
-        ring = await settle(self._keyring.find(identity, COMPARED.value))
-        if ring is None:  # an account that has no password
-            ring = Ring(self._decoy_salt, self._iterations, ())
-        own = Ring(ring.salt, ring.iterations, tuple(c for c in ring.candidates if c.credential == PASSWORD))
-        if await self._derive(password, own) is None:
-            return Reject(Reason.BAD_PASSWORD)
-        return _admit(identity, account)
+        for family in CHECKED:
+            ring = await settle(self._keyring.find(identity, family.value))
+            own = tuple(candidate for candidate in ring.candidates if candidate.credential == PASSWORD) if ring else ()
+            if ring is not None and own:
+                right = await self._derive(password, family, Ring(ring.salt, ring.iterations, own)) is not None
+                return _admit(identity, account) if right else Reject(Reason.BAD_PASSWORD)
+        await self._decoy(password)  # an account that has no password
+        return Reject(Reason.BAD_PASSWORD)
 
     def _find_keys(self, request: FindKeys) -> Reply:
         identity = request.identity
@@ -134,13 +165,16 @@ class LocalBackend:
         return then(rows, lambda rows: _admit(identity, rows[0]) if rows else None)
 
     async def _waste(self, request: Decoy) -> Answer:
-        await self._derive(request.password, Ring(self._decoy_salt, self._iterations, ()))
+        await self._decoy(request.password)
         return Reject(Reason.NO_USER)
 
-    async def _derive(self, password: Secret, ring: Ring) -> int | None:
+    async def _decoy(self, password: Secret) -> None:
+        await self._derive(password, CHECKED[0], Ring(self._decoy_salt, self._iterations, ()))
+
+    async def _derive(self, password: Secret, family: scram.Hash, ring: Ring) -> int | None:
         stored = tuple(candidate.stored_key for candidate in ring.candidates)
         forms = for_checking(password.reveal())
-        return await self._hashing.run(lambda: scram.verify(COMPARED, forms, ring.salt, ring.iterations, stored))
+        return await self._hashing.run(lambda: scram.verify(family, forms, ring.salt, ring.iterations, stored))
 
     # Changes --------------------------------------------------------------------------------------------------------------
 
@@ -161,6 +195,15 @@ class LocalBackend:
         claiming = (claim, (identity.domain, identity.user, keys.stamp, int(self._now())))
         claimed, *_ = await self._store.write(claiming, *self._keyring.replacing(identity, keys))
         return Accept(identity) if claimed else unclaimed
+
+    async def _import(self, request: ImportUser) -> Answer | None:
+        identity = request.identity
+        families = tuple(FamilyKeys(k.hash, k.salt, scram.ScramKeys(k.stored_key, k.server_key)) for k in request.keys)
+        keys = PasswordKeys(secrets.token_hex(16), request.iterations, families)
+        claim = _IMPORT_OVER if request.replace else _IMPORT
+        claiming = (claim, (identity.domain, identity.user, keys.stamp, int(self._now()), int(not request.enabled)))
+        claimed, *_ = await self._store.write(claiming, *self._keyring.replacing(identity, keys))
+        return Accept(identity) if claimed else Reject(Reason.USER_EXISTS)
 
     async def _remove(self, request: RemoveUser) -> Answer | None:
         identity = request.identity

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -78,22 +78,28 @@ def need(settings: Settings, command: Command) -> Any:  # noqa: ANN401 - JSON
 
 def perform_anyhow(choices: Choices, command: Command) -> Any:  # noqa: ANN401 - JSON
     """Have a command performed by the running daemon, or on the store when none runs."""
+    (result,) = perform_all(choices, [command])
+    return result
+
+
+def perform_all(choices: Choices, commands: Iterable[Command]) -> list[Any]:
+    """Have commands performed, one after the other, by the running daemon, or on the store when none runs."""
     settings = choices.settings()
     try:
         with connect(settings) as client:
-            return result_of(client.perform(command))
+            return [result_of(client.perform(command)) for command in commands]
     except NoDaemon:
         try:
-            return result_of(trio.run(_perform_here, settings, command))
+            return [result_of(reply) for reply in trio.run(_perform_here, settings, commands)]
         except ConfigError as error:
             exit_with_problems(error)
         except BackendDown as error:
             fail(str(error), os.EX_TEMPFAIL)
 
 
-async def _perform_here(settings: Settings, command: Command) -> dict[str, Any]:
+async def _perform_here(settings: Settings, commands: Iterable[Command]) -> list[dict[str, Any]]:
     async with open_without_listeners(settings) as service:
-        return await perform(service, command, Origin("cli"))
+        return [await perform(service, command, Origin("cli")) for command in commands]
 
 
 def result_of(reply: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON

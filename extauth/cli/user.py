@@ -8,6 +8,7 @@ from extauth.admin import Command
 from extauth.cli.apppassword import app_password
 from extauth.cli.client import perform_anyhow
 from extauth.cli.common import Choices, options, password_option, read_password, show
+from extauth.cli.importing import import_
 
 PAGE = 1000
 
@@ -94,6 +95,7 @@ def list_(choices: Choices, domain: str | None) -> None:
 
 
 user.add_command(app_password)
+user.add_command(import_)
 
 
 def _one(choices: Choices, command: Command, done: str) -> None:

@@ -88,6 +88,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (domain, name, device))""",
         "CREATE INDEX fast_token_by_expiry ON fast_token (expires)",
     ),
+    (
+        # The hashes that a user's own password has keys for, where these are not all: of imported accounts ("SHA-1 SHA-256").
+        "ALTER TABLE scram_user ADD COLUMN hashes TEXT",
+        "CREATE INDEX scram_user_of_few_hashes ON scram_user (hashes) WHERE hashes IS NOT NULL",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

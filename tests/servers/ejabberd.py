@@ -22,6 +22,8 @@ class Ejabberd(Server):
         register: lets clients register, change their password and unregister (XEP-0077).
         max_stanza_size: in bytes; the default is that of Debian's configuration.
         external: asks clients for a certificate and offers EXTERNAL.
+        authentication: lines of YAML that choose another authentication than the program.
+        more_modules: modules to load beside those for login, BOSH and administration.
         extra: lines of YAML at the top level.
     """
 
@@ -36,6 +38,8 @@ class Ejabberd(Server):
         register: bool = False,
         max_stanza_size: int = 262144,
         external: bool = False,
+        authentication: str = "",
+        more_modules: Sequence[str] = (),
         extra: str = "",
     ) -> None:
         super().__init__(folder)
@@ -58,8 +62,14 @@ class Ejabberd(Server):
             "HOME": str(folder),
         }
         modules = "mod_bosh: {}, mod_disco: {}, mod_ping: {}, mod_admin_extra: {}"
+        modules += "".join(f", {name}: {{}}" for name in more_modules)
         if register:
             modules += ", mod_register: {access: all, ip_access: all, registration_watchers: []}"
+        external_program = f"""\
+            auth_method: [external]
+            extauth_program: {json.dumps(program)}
+            extauth_pool_size: {pool_size}
+            """
         configuration.write_text(
             dedent(f"""\
                 hosts: {json.dumps(list(hosts))}
@@ -77,15 +87,13 @@ class Ejabberd(Server):
                     ip: "127.0.0.1"
                     module: ejabberd_http
                     request_handlers: {{"/ws": ejabberd_http_ws, "/bosh": mod_bosh, "/api": mod_http_api}}
-                auth_method: [external]
-                extauth_program: {json.dumps(program)}
-                extauth_pool_size: {pool_size}
                 auth_use_cache: false
                 registration_timeout: infinity
                 shaper_rules: {{}}
                 api_permissions: {{all: {{from: [mod_http_api], who: all, what: "*"}}}}
                 modules: {{{modules}}}
                 """)
+            + dedent(authentication or external_program)
             + dedent(extra)
         )
 

@@ -1,0 +1,114 @@
+"""Lua data as Prosody's util.serialization writes it: `return { ["key"] = value; ... };`. Nothing is evaluated.
+
+The file is read as Latin-1, so that a character is a byte; texts are given as bytes.
+"""
+
+import re
+
+MAX_DEPTH = 64
+
+_TOKEN = re.compile(
+    r"""\s*(?:--[^\n]*\s*)*(?:
+    (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|
+    (?P<number>-?(?:0x[0-9a-fA-F]+|\d+(?:\.\d+)?(?:[eE][-+]?\d+)?))|
+    (?P<name>[A-Za-z_]\w*)|
+    (?P<sign>[{}\[\]=;,])|(?P<end>$)
+    )""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+_ESCAPE = re.compile(r"\\(?:(\d{1,3})|x([0-9a-fA-F]{2})|z\s*|(.))", re.DOTALL)
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
+_WORDS = {"true": True, "false": False, "nil": None}
+
+Value = object
+"""bytes, int, float, bool, None, or dict."""
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self.kind = ""
+        self.word = ""
+        self.step()
+
+    def step(self) -> None:
+        match = _TOKEN.match(self._text, self._at)
+        if match is None or match.lastgroup is None:
+            raise ValueError("not Lua data")
+        self.kind, self.word, self._at = match.lastgroup, match[match.lastgroup], match.end()
+
+    def skip(self, word: str) -> bool:
+        """Take this token if it is the next."""
+        if self.word != word or self.kind == "string":
+            return False
+        self.step()
+        return True
+
+    def value(self, depth: int = 0) -> Value:
+        kind, word = self.kind, self.word
+        if depth > MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        if kind == "sign":
+            return self._table(depth)
+        self.step()
+        if kind == "string":
+            return _unescape(word[1:-1]).encode("latin-1")
+        if kind == "number":
+            return int(word, 0) if re.fullmatch(r"-?(0x[0-9a-fA-F]+|0|[1-9]\d*)", word) else float(word)
+        if word not in _WORDS:
+            raise ValueError("not Lua data")
+        return _WORDS[word]
+
+    def _table(self, depth: int) -> dict[Value, Value]:
+        if not self.skip("{"):
+            raise ValueError("not Lua data")
+        table: dict[Value, Value] = {}
+        while not self.skip("}"):
+            key, value = self._field(depth, len(table) + 1)
+            table[key] = value
+            if not (self.skip(";") or self.skip(",")) and self.word != "}":
+                raise ValueError("not Lua data")
+        return table
+
+    def _field(self, depth: int, place: int) -> tuple[Value, Value]:
+        key: Value = place
+        if self.skip("["):
+            key = self.value(MAX_DEPTH)
+            if isinstance(key, dict) or not (self.skip("]") and self.skip("=")):
+                raise ValueError("not Lua data")
+        elif self.kind == "name" and self.word not in _WORDS:
+            key = self.word.encode()
+            self.step()
+            if not self.skip("="):
+                raise ValueError("not Lua data")
+        return key, self.value(depth + 1)
+
+
+def read(text: str) -> Value:
+    """Read what a file returns.
+
+    Raises:
+        ValueError: it is no such file. The message holds nothing of it.
+    """
+    reader = _Reader(text)
+    if not reader.skip("return"):
+        raise ValueError("not Lua data")
+    value = reader.value()
+    reader.skip(";")
+    if reader.kind != "end":
+        raise ValueError("not Lua data")
+    return value
+
+
+def _unescape(text: str) -> str:
+    def letter(match: re.Match[str]) -> str:
+        decimal, hexadecimal, other = match.groups()
+        if decimal or hexadecimal:
+            number = int(decimal) if decimal else int(hexadecimal, 16)
+            if number > 255:  # noqa: PLR2004 - a byte
+                raise ValueError("not Lua data")
+            return chr(number)
+        return _LETTERS.get(other, other) if other else ""
+
+    return _ESCAPE.sub(letter, text) if "\\" in text else text
