@@ -95,4 +95,11 @@ class Config(FetchConfig):
     @property
     def rules(self) -> Rules:
         """What claims must say."""
-        return Rules(self.issuer, self.audience, self._said("require"), self.skew, self._said("max_age"))
+        return Rules(
+            self.issuer,
+            self.audience,
+            self._said("require"),
+            self.skew,
+            self._said("max_age"),
+            evident=self.preset == "oidc",
+        )

@@ -6,7 +6,7 @@ from typing import Literal
 from extauth.fetch import FetchConfig
 from extauth.tokens.jose import Naming, Rules
 
-LONGEST_CACHE = 300
+LONGEST_MEMORY = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ class Config(FetchConfig):
     user: str = "{sub}"  # names the account: members in braces
     escape: bool = False  # whether `user` gives any text, to be escaped by XEP-0106
     prefix: str = ""  # what a password begins with that is a token
-    cache: float = 30.0  # how long a yes is remembered
-    cache_size: int = 10_000
+    remember: float = 30.0  # how long a yes is remembered
+    remember_size: int = 10_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,8 +53,8 @@ class Config(FetchConfig):
         problems += self.rules.problems()
         if why := self.naming.problem():
             problems.append(f"user: {why}")
-        if not 0 <= self.cache <= LONGEST_CACHE or self.cache_size < 1:
-            problems.append(f"cache, cache_size: must be 0 to {LONGEST_CACHE} seconds, and at least 1")
+        if not 0 <= self.remember <= LONGEST_MEMORY or self.remember_size < 1:
+            problems.append(f"remember, remember_size: must be 0 to {LONGEST_MEMORY} seconds, and at least 1")
         if self.userinfo_url and self.client_secret_file:
             problems.append("client_secret_file: userinfo needs none")
         if problems:

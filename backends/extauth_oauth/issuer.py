@@ -11,8 +11,8 @@ from extauth.model import Secret
 from extauth.tokens.jose import Claims
 from extauth_oauth.config import Config
 
-_OK = 200
-_NO_TOKEN = (400, 401, 403)  # what userinfo says of a token that is none (RFC 6750 section 3.1)
+_OK, _BAD_REQUEST = 200, 400
+_NO_TOKEN = (_BAD_REQUEST, 401, 403)  # what userinfo says of a token that is none (RFC 6750 section 3.1)
 
 
 class Issuer:
@@ -41,6 +41,8 @@ class Issuer:
         else:
             form |= {"client_id": client, "client_secret": secret}
         response = await self._fetcher.fetch("POST", self._config.introspection_url, headers, urlencode(form).encode())
+        if response.status == _BAD_REQUEST and _object(_OK, response.body).get("error") == "unsupported_token_type":
+            return None  # a JSON Web Token, which some issuers leave to whoever can verify it
         found = _object(response.status, response.body)
         active = found.get("active")
         if not isinstance(active, bool):

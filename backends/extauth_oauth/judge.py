@@ -87,6 +87,6 @@ class OauthBackend:
 
     def _remember(self, key: bytes, claims: Claims) -> None:
         self._good.pop(key, None)
-        while len(self._good) >= self._config.cache_size:
+        while len(self._good) >= self._config.remember_size:
             self._good.popitem(last=False)  # in the order of their time
-        self._good[key] = (trio.current_time() + self._config.cache, claims)
+        self._good[key] = (trio.current_time() + self._config.remember, claims)

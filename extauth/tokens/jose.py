@@ -60,7 +60,8 @@ def member(claims: Claims, path: str) -> object:
 class Rules(Struct, frozen=True):
     """What the claims of an access token must say, each as the configuration has it; "", () and 0: nothing about that.
 
-    `require` are texts of the form claim=value; `skew` and `max_age` seconds; `expires`: whether there has to be an `exp`.
+    `require` are texts of the form claim=value; `skew` and `max_age` seconds; `expires`: whether there has to be an `exp`;
+    `evident`: whether something has to show that it is an access token, for issuers that also give ID tokens.
     """
 
     issuer: str = ""
@@ -69,6 +70,7 @@ class Rules(Struct, frozen=True):
     skew: int = LARGEST_SKEW
     max_age: int = 0
     expires: bool = True
+    evident: bool = False
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
@@ -85,9 +87,20 @@ class Rules(Struct, frozen=True):
             return Reason.FOREIGN_TOKEN
         if self.audience and not any(audience in self.audience for audience in _texts(claims.get("aud"))):
             return Reason.WRONG_AUDIENCE
-        if not is_access(claims, typ) or not all(_says(claims, text) for text in self.require):
+        if not self._is_access(claims, typ) or not all(_says(claims, text) for text in self.require):
             return Reason.WRONG_TOKEN
         return self._judge_times(claims, now)
+
+    def _is_access(self, claims: Claims, typ: str) -> bool:
+        """Tell whether claims are of an access token for anybody who bears it, as far as can be told (RFC 9068, RFC 7800)."""
+        if "cnf" in claims or "events" in claims:  # of one who has to prove a key; of a logout or other event
+            return False
+        said = {value.lower() for name in _PURPOSE if isinstance(value := claims.get(name), str)}
+        if not said.isdisjoint(_OTHER):
+            return False
+        if typ == "at+jwt" or not said.isdisjoint(_ACCESS):
+            return True
+        return not any(name in claims for name in _OF_ID_TOKENS) and (not self.evident or "scope" in claims or "scp" in claims)
 
     def _judge_times(self, claims: Claims, now: float) -> Reason | None:
         expires, begins, issued = (_time(claims.get(name)) for name in ("exp", "nbf", "iat"))
@@ -102,16 +115,6 @@ class Rules(Struct, frozen=True):
         # Without the time of issue, what is left of its life stands for its age.
         age = now - issued if issued is not None else (expires or now) - now
         return Reason.EXPIRED_TOKEN if self.max_age and age > self.max_age else None
-
-
-def is_access(claims: Claims, typ: str = "") -> bool:
-    """Tell whether claims are of an access token for anybody who bears it, as far as can be told (RFC 9068, RFC 7800)."""
-    if "cnf" in claims or "events" in claims:  # of one who has to prove a key; of a logout or other event
-        return False
-    said = {value.lower() for name in _PURPOSE if isinstance(value := claims.get(name), str)}
-    if not said.isdisjoint(_OTHER):
-        return False
-    return typ == "at+jwt" or not said.isdisjoint(_ACCESS) or not any(name in claims for name in _OF_ID_TOKENS)
 
 
 def _texts(value: object) -> list[str]:
