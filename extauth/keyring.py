@@ -47,6 +47,9 @@ _CLEAR_KEYS = (
     "DELETE FROM scram_key WHERE domain = $1 AND name = $2 "
     "AND EXISTS (SELECT 1 FROM scram_user u WHERE u.domain = $1 AND u.name = $2 AND u.stamp = $3)"
 )
+_HOLD = (  # so that a new password waits for the keys, or they for it
+    "UPDATE scram_user SET stamp = stamp WHERE domain = $1 AND name = $2 AND stamp = $3 RETURNING stamp"
+)
 _ADD_SALT = (
     "INSERT INTO scram_salt (domain, name, hash, salt) SELECT domain, name, $4, $5 FROM scram_user "
     "WHERE domain = $1 AND name = $2 AND stamp = $3"
@@ -55,7 +58,7 @@ _ADD_KEY = (
     "INSERT INTO scram_key (domain, name, hash, credential, stored_key, server_key, added, expires) "
     "SELECT domain, name, $4, $5, $6, $7, $8, $9 FROM scram_user WHERE domain = $1 AND name = $2 AND stamp = $3 "
     "ON CONFLICT (domain, name, hash, credential) DO UPDATE SET stored_key = excluded.stored_key, "
-    "server_key = excluded.server_key, added = excluded.added, expires = excluded.expires RETURNING credential"
+    "server_key = excluded.server_key, added = excluded.added, expires = excluded.expires"
 )
 _HELD = (
     "SELECT u.iterations, s.salt, k.stored_key, k.expires FROM scram_user u "
@@ -218,7 +221,7 @@ class Keyring:
             (_ADD_KEY, (*stamped, f.hash, credential, f.keys.stored_key, f.keys.server_key, now, expires))
             for f in keys.families
         ]
-        return [*added, (_FORGET, (identity.domain, identity.user, now))]
+        return [(_HOLD, stamped), *added, (_FORGET, (identity.domain, identity.user, now))]
 
     async def add(self, identity: Identity, credential: str, prepared: str, expires: int | None = None) -> bool:
         """Give the user a credential, made of a prepared password. False if the salts were replaced meanwhile.

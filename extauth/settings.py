@@ -35,6 +35,7 @@ class Daemon:
     hash_threads: int = 0  # 0: as many as there are processors
     hash_patience: float = 3.0  # seconds that a password check may wait for a thread
     mechanism_modules: tuple[str, ...] = ()  # Python modules with further SASL mechanisms
+    state_password_file: str | None = None  # holds the password for a postgresql:// state
 
     def __post_init__(self) -> None:
         if self.drain < 0:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import needs
 from tests.certificates import Certificates, make_certificates
 from tests.servers.mariadb import MariaDb
 from tests.servers.postgres import Postgres
@@ -78,10 +79,14 @@ def postgres(certificates: Certificates) -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture
-def state(tmp: Path) -> str:
-    """Give the address of an empty state store."""
-    return f"sqlite://{tmp}/state/state.db"
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs.debian("postgresql"))])
+def state(request: pytest.FixtureRequest, tmp: Path) -> str:
+    """Give the address of an empty state store, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite://{tmp}/state/state.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    server.empty()
+    return server.url
 
 
 @pytest.fixture

@@ -55,7 +55,8 @@ ALLOWED = {
     "external": "service sockets jid model soon",
     "dovecot": "errors model sasl",
     "admin": "service jid model issuing errors soon keystore tokens",
-    "daemon": "service server plugins settings sockets store supervisor threads throttle journal metrics errors soon",
+    "daemon": "service server plugins secretfile settings sockets store supervisor threads throttle journal metrics errors "
+    "soon",
     "listeners": "",
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "issuing settings journal metrics model errors soon",

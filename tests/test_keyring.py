@@ -14,6 +14,7 @@ from extauth.keyring import MAX_CANDIDATES, PASSWORD, Keyring, Ring
 from extauth.model import Identity
 from extauth.passwords import scram
 from extauth.soon import settle
+from extauth.store import Store, open_store
 from extauth.store.schema import MIGRATIONS
 from extauth.store.sqlite import SqliteStore
 from extauth.threads import Threads
@@ -33,7 +34,7 @@ KEYS = "SELECT hash, credential, stored_key FROM scram_key WHERE domain = $1 AND
 class Place:
     """A store with a keyring on it."""
 
-    store: SqliteStore
+    store: Store
     keys: Keyring
     time: float = 1000.0
 
@@ -61,9 +62,9 @@ class Place:
 
 
 @pytest.fixture
-async def place(tmp: Path) -> AsyncIterator[Place]:
+async def place(state: str) -> AsyncIterator[Place]:
     """Give an empty keyring."""
-    async with SqliteStore.open(str(tmp / "state.db")) as store:
+    async with open_store(state) as store:
         with Threads("test", 2, 10) as threads:
             opened = Place(store, Keyring(store, threads, lambda: opened.time, FEW))
             yield opened
@@ -140,7 +141,7 @@ async def test_a_credential_is_replaced_by_one_of_its_id(place: Place) -> None:
     await place.keys.add(ALICE, "learned:people", "fake new")
     assert await place.fits("fake old") is None
     assert await place.fits("fake new") == "learned:people"
-    assert len(place.store.read(KEYS, *_key(ALICE))) == len(scram.Hash)
+    assert len(await settle(place.store.read(KEYS, *_key(ALICE)))) == len(scram.Hash)
 
 
 async def test_a_credential_expires(place: Place) -> None:
@@ -150,7 +151,7 @@ async def test_a_credential_expires(place: Place) -> None:
     place.time = 1060.0
     assert await place.find() is None
     await place.keys.add(ALICE, "temporary:2", "fake temporary 2", expires=1120)
-    stored = {credential for _, credential, _ in place.store.read(KEYS, *_key(ALICE))}
+    stored = {credential for _, credential, _ in await settle(place.store.read(KEYS, *_key(ALICE)))}
     assert stored == {"temporary:2"}  # what has expired does not pile up
 
 

@@ -39,9 +39,9 @@ from extauth.model import (
 )
 from extauth.passwords import scram
 from extauth.passwords.scram import Hash
-from extauth.store import Row, Statement, Value
+from extauth.soon import Soon, settle
+from extauth.store import Row, Statement, Store, Value, open_store
 from extauth.store.interface import Results
-from extauth.store.sqlite import SqliteStore
 from extauth.threads import Threads
 from tests.contract import ACCOUNTS, ALICE, DOMAIN, ORIGIN, BackendContract, ask, is_yes, login
 
@@ -50,18 +50,18 @@ T = TypeVar("T")
 CAROL = Identity("carol", DOMAIN)
 FEW = scram.MIN_ITERATIONS
 SALTS = "SELECT hash, salt FROM scram_salt WHERE name = $1"
+TABLES = ("account", "scram_user", "scram_salt", "scram_key")
 KEYS = "SELECT hash, credential, stored_key, server_key FROM scram_key WHERE name = $1"
 
 
 class RecordingStore:
     """A store that remembers which statements it was given."""
 
-    def __init__(self, store: SqliteStore, path: Path) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self.path = path
         self.seen: set[str] = set()
 
-    def read(self, sql: str, *values: Value) -> list[Row]:
+    def read(self, sql: str, *values: Value) -> Soon[list[Row]]:
         """Run one SELECT."""
         self.seen.add(sql)
         return self._store.read(sql, *values)
@@ -95,6 +95,10 @@ class Place:
     hashing: CountingThreads
     time: float = 1_000_000_000.5
 
+    async def rows(self, sql: str, *values: Value) -> list[Row]:
+        """Run one SELECT."""
+        return await settle(self.store.read(sql, *values))
+
     def open(self, config: Config | None = None) -> AbstractAsyncContextManager[Backend]:
         """Open a backend on the accounts."""
         context = Context("local", self.store, self.hashing, lambda: self.time)
@@ -102,10 +106,10 @@ class Place:
 
 
 @pytest.fixture
-async def place(tmp: Path) -> AsyncIterator[Place]:
+async def place(state: str) -> AsyncIterator[Place]:
     """Give an empty store."""
-    async with SqliteStore.open(str(tmp / "state.db")) as store:
-        yield Place(RecordingStore(store, tmp / "state.db"), CountingThreads())
+    async with open_store(state) as store:
+        yield Place(RecordingStore(store), CountingThreads())
 
 
 async def create(backend: Backend, user: str, password: str) -> None:
@@ -144,10 +148,10 @@ class TestContract(BackendContract):
 
 async def test_each_family_has_a_salt_of_its_own_and_keys(local: Backend, place: Place) -> None:
     await ask(local, SetPassword(ALICE, ORIGIN, Secret("battery staple")))
-    salts: dict[Value, Value] = {hash_: salt for hash_, salt in place.store.read(SALTS, "alice")}  # noqa: C416 - two of each row
+    salts: dict[Value, Value] = {hash_: salt for hash_, salt in await place.rows(SALTS, "alice")}  # noqa: C416 - two of each row
     assert set(salts) == {"SHA-1", "SHA-256", "SHA-384", "SHA-512"}
     assert len(set(salts.values())) == 4
-    for hash_, credential, stored_key, server_key in place.store.read(KEYS, "alice"):
+    for hash_, credential, stored_key, server_key in await place.rows(KEYS, "alice"):
         salt = salts[hash_]
         assert isinstance(salt, bytes)
         made = scram.make(Hash(hash_), "battery staple", salt, FEW)
@@ -156,22 +160,22 @@ async def test_each_family_has_a_salt_of_its_own_and_keys(local: Backend, place:
 
 async def test_two_users_with_one_password_share_nothing(local: Backend, place: Place) -> None:
     await create(local, "carol", ACCOUNTS["alice"])
-    alice, carol = ({value for row in place.store.read(KEYS, user) for value in row[2:]} for user in ("alice", "carol"))
+    alice, carol = [{value for row in await place.rows(KEYS, user) for value in row[2:]} for user in ("alice", "carol")]
     assert not alice & carol
-    assert not set(place.store.read(SALTS, "alice")) & set(place.store.read(SALTS, "carol"))
+    assert not set(await place.rows(SALTS, "alice")) & set(await place.rows(SALTS, "carol"))
 
 
 async def test_the_password_itself_is_not_stored(local: Backend, place: Place) -> None:
     await ask(local, SetPassword(ALICE, ORIGIN, Secret("canary-51c0ffee")))
-    files = b"".join([await trio.Path(file).read_bytes() for file in place.store.path.parent.iterdir()])
-    assert b"alice" in files
-    assert b"canary" not in files
+    rows = [row for table in TABLES for row in await place.rows(f"SELECT * FROM {table}")]  # noqa: S608
+    assert "alice" in str(rows)
+    assert "canary" not in str(rows)
 
 
 async def test_a_new_password_has_new_salts(local: Backend, place: Place) -> None:
-    before = place.store.read(SALTS, "alice"), place.store.read(KEYS, "alice")
+    before = await place.rows(SALTS, "alice"), await place.rows(KEYS, "alice")
     await ask(local, SetPassword(ALICE, ORIGIN, Secret(ACCOUNTS["alice"])))
-    after = place.store.read(SALTS, "alice"), place.store.read(KEYS, "alice")
+    after = await place.rows(SALTS, "alice"), await place.rows(KEYS, "alice")
     assert not set(before[0]) & set(after[0])
     assert not set(before[1]) & set(after[1])
     assert (len(after[0]), len(after[1])) == (4, 4)
@@ -179,10 +183,10 @@ async def test_a_new_password_has_new_salts(local: Backend, place: Place) -> Non
 
 async def test_more_iterations_are_for_new_passwords(local: Backend, place: Place) -> None:
     assert await described(local, "iterations") == str(FEW)
-    before = place.store.read(SALTS, "alice"), place.store.read(KEYS, "alice")
+    before = await place.rows(SALTS, "alice"), await place.rows(KEYS, "alice")
     async with place.open(Config(iterations=2 * FEW)) as stricter:
         assert is_yes(await login(stricter, "alice", ACCOUNTS["alice"]), "alice")
-        assert (place.store.read(SALTS, "alice"), place.store.read(KEYS, "alice")) == before
+        assert (await place.rows(SALTS, "alice"), await place.rows(KEYS, "alice")) == before
         assert await described(stricter, "iterations") == str(FEW)
         await ask(stricter, SetPassword(ALICE, ORIGIN, Secret("battery staple")))
         assert await described(stricter, "iterations") == str(2 * FEW)
@@ -200,8 +204,8 @@ async def described(backend: Backend, attribute: str) -> str:
 
 async def test_a_removed_account_leaves_nothing(local: Backend, place: Place) -> None:
     await ask(local, RemoveUser(ALICE, ORIGIN))
-    for table in ("account", "scram_user", "scram_salt", "scram_key"):
-        assert place.store.read(f"SELECT * FROM {table}") == []  # noqa: S608
+    for table in TABLES:
+        assert await place.rows(f"SELECT * FROM {table}") == []  # noqa: S608
 
 
 async def test_an_account_tells_its_times_and_state(local: Backend, place: Place) -> None:
@@ -253,7 +257,7 @@ async def test_of_two_who_make_an_account_only_the_winners_keys_are_kept(local: 
     async with trio.open_nursery() as nursery:
         for password in ("the first one", "the second one"):
             nursery.start_soon(ask, local, CreateUser(CAROL, ORIGIN, Secret(password)))
-    assert len(place.store.read(SALTS, "carol")) == len(place.store.read(KEYS, "carol")) == 4
+    assert len(await place.rows(SALTS, "carol")) == len(await place.rows(KEYS, "carol")) == 4
     fits = [is_yes(await login(local, "carol", password), "carol") for password in ("the first one", "the second one")]
     assert sorted(fits) == [False, True]
 
@@ -273,18 +277,18 @@ async def test_keys_that_come_too_late_are_not_kept(local: Backend, place: Place
     place.hashing.before = interfere
     expected = None if isinstance(change, SetPassword) else Reject(Reason.USER_EXISTS)
     assert await ask(local, change) == expected
-    assert place.store.read(SALTS, "alice") == [] or isinstance(change, CreateUser)
-    assert place.store.read(KEYS, "alice") == [] or isinstance(change, CreateUser)
+    assert await place.rows(SALTS, "alice") == [] or isinstance(change, CreateUser)
+    assert await place.rows(KEYS, "alice") == [] or isinstance(change, CreateUser)
     if isinstance(change, CreateUser):
         assert is_yes(await login(local, "carol", "another one"), "carol")
-        assert len(place.store.read(KEYS, "carol")) == 4
+        assert len(await place.rows(KEYS, "carol")) == 4
 
 
 async def test_of_two_new_passwords_one_is_kept_whole(local: Backend, place: Place) -> None:
     async with trio.open_nursery() as nursery:
         for password in ("the first one", "the second one"):
             nursery.start_soon(ask, local, SetPassword(ALICE, ORIGIN, Secret(password)))
-    assert len(place.store.read(SALTS, "alice")) == len(place.store.read(KEYS, "alice")) == 4
+    assert len(await place.rows(SALTS, "alice")) == len(await place.rows(KEYS, "alice")) == 4
     for hash_ in Hash:
         keys = await ask(local, FindKeys(ALICE, ORIGIN, hash_.value))
         assert isinstance(keys, Keys)
@@ -296,9 +300,9 @@ async def test_of_two_new_passwords_one_is_kept_whole(local: Backend, place: Pla
 # Outages ----------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_store_that_is_gone_is_an_outage(tmp: Path) -> None:
-    async with SqliteStore.open(str(tmp / "state.db")) as store:
-        place = Place(RecordingStore(store, tmp / "state.db"), CountingThreads())
+async def test_a_store_that_is_gone_is_an_outage(state: str) -> None:
+    async with open_store(state) as store:
+        place = Place(RecordingStore(store), CountingThreads())
     async with place.open() as backend:
         for question in (CheckPassword(ALICE, ORIGIN, Secret("x")), UserExists(ALICE, ORIGIN)):
             with pytest.raises(BackendDown):

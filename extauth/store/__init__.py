@@ -8,19 +8,24 @@ from contextlib import AbstractAsyncContextManager
 from urllib.parse import unquote, urlsplit
 
 from extauth.errors import ConfigError
-from extauth.store.interface import Row, Statement, Store, Value
+from extauth.model import Secret
+from extauth.store.interface import Row, SharedStore, Statement, Store, Value, announcing
+from extauth.store.postgres import SCHEMES, PostgresStore
 from extauth.store.sqlite import SqliteStore
 
-__all__ = ["Row", "Statement", "Store", "Value", "open_store"]
+__all__ = ["Row", "SharedStore", "Statement", "Store", "Value", "announcing", "open_store"]
 
 
-def open_store(url: str) -> AbstractAsyncContextManager[Store]:
-    """Open the store that `url` names: sqlite:///absolute/path.
+def open_store(url: str, password: Secret | None = None) -> AbstractAsyncContextManager[SharedStore]:
+    """Open the store that `url` names: sqlite:///absolute/path, or postgresql://user@host/database.
 
     Raises:
         ConfigError: no such kind of store, or (when entered) it can't be used as it is.
+        BackendDown: (when entered) the database does not answer.
     """
     parts = urlsplit(url)
+    if parts.scheme in SCHEMES:
+        return PostgresStore.open(url, password)
     if parts.scheme == "sqlite" and not parts.netloc and parts.path.startswith("/"):
         return SqliteStore.open(unquote(parts.path))
-    raise ConfigError([f"daemon.state: {url!r} is not of the form sqlite:///absolute/path"])
+    raise ConfigError(["daemon.state: must be of the form sqlite:///absolute/path or postgresql://user@host/database"])

@@ -18,11 +18,12 @@ import outcome
 import trio
 
 from extauth.errors import BackendDown, ConfigError
-from extauth.store.interface import Results, Row, Statement, Value
+from extauth.store.interface import Hear, Results, Row, Statement, Value, newer_schema
 from extauth.store.schema import MIGRATIONS, VERSION
 
 BUSY = 5.0  # seconds to wait for another process that holds the write lock
 BATCH = 256  # units of work in one transaction
+LOOK = 1.0  # seconds between looks whether another process has written
 
 _NAMES = tuple(str(number) for number in range(1, 100))  # "$1" is a name to sqlite3
 
@@ -59,6 +60,9 @@ class SqliteStore:
         self._reader = reader
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
+        self._hear: list[Hear] = []
+        self._announced: list[str] = []  # in the transaction that the writer is at
+        self._version = 0  # of the file, which other processes' writes raise
 
     @classmethod
     @asynccontextmanager
@@ -99,22 +103,48 @@ class SqliteStore:
         self._queue.put(unit)
         return await unit.wait()
 
+    def subscribe(self, hear: Hear) -> None:
+        """Call `hear` with what is announced here, and with None when another process has written."""
+        self._hear.append(hear)
+
+    def _finish(self, units: list[_Unit], results: list[outcome.Outcome[Results]], announced: list[str | None]) -> None:
+        for text in announced:
+            for hear in self._hear:
+                hear(text)
+        for unit, result in zip(units, results, strict=True):
+            unit.finish(result)
+
     # In the writer's thread ----------------------------------------------------------------------------------------------
 
     def _write_all(self, connection: sqlite3.Connection) -> None:
+        connection.create_function("pg_notify", 2, self._announce)
+        self._written_by_others(connection)
         open_ended = True
         while open_ended:
-            batch = [self._queue.get()]
+            batch: list[_Unit | None] = []
             with contextlib.suppress(queue.Empty):
+                batch.append(self._queue.get(timeout=LOOK))
                 while len(batch) < BATCH:
                     batch.append(self._queue.get_nowait())
             units = [unit for unit in batch if unit is not None]
             open_ended = len(units) == len(batch)
-            if units:
-                results = self._commit(connection, units)
+            results = self._commit(connection, units) if units else []
+            announced: list[str | None] = [None] if self._written_by_others(connection) else []
+            announced += self._announced
+            self._announced = []
+            if units or announced:
                 with contextlib.suppress(trio.RunFinishedError):  # nobody is left to hear it
-                    self._token.run_sync_soon(_finish_all, units, results)
+                    self._token.run_sync_soon(self._finish, units, results, announced)
         connection.close()
+
+    def _announce(self, _channel: str, text: str) -> None:
+        self._announced.append(text)
+
+    def _written_by_others(self, connection: sqlite3.Connection) -> bool:
+        before = self._version
+        with contextlib.suppress(sqlite3.Error):  # the next unit of work tells it
+            (self._version,) = connection.execute("PRAGMA data_version").fetchone()
+        return self._version != before
 
     def _commit(self, connection: sqlite3.Connection, units: list[_Unit]) -> list[outcome.Outcome[Results]]:
         """Run all units in one transaction; a unit that fails is undone alone."""
@@ -125,25 +155,23 @@ class SqliteStore:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
+            self._announced = []
             down = BackendDown(f"{self._path}: {error}")
             return [outcome.Error(down) for _ in units]
         return results
 
     def _run(self, connection: sqlite3.Connection, statements: Sequence[Statement]) -> outcome.Outcome[Results]:
         connection.execute("SAVEPOINT unit")
+        announced = len(self._announced)
         try:
             rows = [connection.execute(sql, _bind(values)).fetchall() for sql, values in statements]
         except Exception as error:  # such as a number of more than 64 bits: it must not end the writer
             connection.execute("ROLLBACK TO unit")
+            del self._announced[announced:]
             return outcome.Error(BackendDown(f"{self._path}: {error}") if isinstance(error, sqlite3.Error) else error)
         finally:
             connection.execute("RELEASE unit")
         return outcome.Value(rows)
-
-
-def _finish_all(units: list[_Unit], results: list[outcome.Outcome[Results]]) -> None:
-    for unit, result in zip(units, results, strict=True):
-        unit.finish(result)
 
 
 def _prepare_file(path: str) -> None:
@@ -185,9 +213,7 @@ def _migrate(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
-        raise ConfigError(
-            [f"daemon.state: {path} was written by a newer extauth (schema {version}, this program knows {VERSION})"]
-        )
+        raise ConfigError([f"daemon.state: {path} {newer_schema(version, VERSION)}"])
     for migration in MIGRATIONS[version:]:
         for statement in migration:
             # Rows kept in the order of their primary key are found in half the time: one search, not one in an index and

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from tests.certificates import Certificates
@@ -27,6 +28,7 @@ class Postgres(Server):
         super().__init__(folder)
         self.port = free_port()
         self._data = folder / "data"
+        self.url = f"postgresql://{USER}@/site?host={self._data}&port={self.port}"  # its Unix socket admits everybody
         self._programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
         self.command = [
             *self._as_account(str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)),
@@ -84,6 +86,18 @@ class Postgres(Server):
     def empty(self) -> None:
         """Drop all tables of the database `site`."""
         self.run("SET client_min_messages = error", "DROP SCHEMA public CASCADE", f"CREATE SCHEMA public AUTHORIZATION {USER}")
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped."""
+        return self._process is not None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of its processes."""
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False)
+        for pid in [self.pid, *map(int, children.stdout.split())]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def kill_connections(self) -> None:
         """End the connections of USER."""
