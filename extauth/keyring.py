@@ -86,11 +86,10 @@ class Ring(Struct, frozen=True, gc=False):
     candidates: tuple[Candidate, ...]
 
     def vouched_by(self, own: str) -> "Ring | None":
-        """Return the ring without the users' passwords that other backends know; None if that of `own` is not on it."""
-        if all(candidate.credential != own for candidate in self.candidates):
-            return None
+        """Return the ring without passwords that other backends know; None if there are such and that of `own` is not on it."""
         candidates = tuple(c for c in self.candidates if c.credential == own or not _is_password(c.credential))
-        return Ring(self.salt, self.iterations, candidates)
+        is_own = len(candidates) == len(self.candidates) or any(c.credential == own for c in candidates)
+        return Ring(self.salt, self.iterations, candidates) if is_own else None
 
 
 class Held(Struct, frozen=True, gc=False):
