@@ -117,10 +117,9 @@ class Sessions:
             ([*renewed],) = await self._store.write(renew)
         else:
             begin: Statement = (_BEGIN, (*mine, device, login.at, int(now * 1000), ends, min(expires, ends)))
-            around: list[Statement] = [(_CAP, (*mine, self._cap - 1)), (_SWEEP, (second,))]
-            if device:
-                around.append((_REPLACE, (*mine, device)))
-            _, renewed, *_ = await self._store.write(begin, renew, *around)
+            replace: list[Statement] = [(_REPLACE, (*mine, device))] if device else []
+            cap: Statement = (_CAP, (*mine, self._cap - 1))  # among those that are left
+            _, renewed, *_ = await self._store.write(begin, renew, *replace, cap, (_SWEEP, (second,)))
         if renewed:
             return Turn(*map(_int, renewed[0]))
         why = await settle(self._why_not(identity, login.family))

@@ -27,7 +27,8 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
     for listener in settings.listeners:
         assert dataclasses.replace(listener.config, group=None) == type(listener.config)()
     assert settings.backends["local"].layers == Layers()
-    assert settings.backends["local"].config == plugins.backend("local").Config()
+    for name in ("local", "tokens"):
+        assert settings.backends[name].config == plugins.backend(name).Config()
 
 
 def test_every_reason_has_its_section() -> None:

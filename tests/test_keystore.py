@@ -1,6 +1,7 @@
 """The keys that sign tokens."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -140,11 +141,13 @@ async def test_what_a_remote_store_said_holds_for_a_moment(store: Store, clock: 
     assert not await verifies(keys, value)
 
 
-async def test_what_is_retired_here_is_void_at_once(keys: Keystore, store: Store, clock: Clock) -> None:
-    value = await keys.signing(DOMAIN, NAME, START)
-    (info,) = await keys.described(DOMAIN)
-    await Keystore(store, clock).retire(DOMAIN, NAME, info.id, force=True)
-    assert not await verifies(keys, value)
+async def test_a_store_at_hand_is_asked_each_time(tmp: Path, clock: Clock) -> None:
+    async with open_store(f"sqlite://{tmp}/state/keys.db") as store:
+        keys = Keystore(store, clock)
+        value = await keys.signing(DOMAIN, NAME, START)
+        (info,) = await keys.described(DOMAIN)
+        await Keystore(store, clock).retire(DOMAIN, NAME, info.id, force=True)
+        assert not await verifies(keys, value)
 
 
 async def test_two_that_make_the_first_key_at_once_verify_each_others(store: Store, clock: Clock) -> None:

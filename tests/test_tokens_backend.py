@@ -266,6 +266,15 @@ async def test_one_session_too_many_ends_the_oldest(state: str) -> None:
         assert len(await scene.sessions()) == 2
 
 
+async def test_what_a_device_replaces_does_not_count(state: str) -> None:
+    async with scene_of(state, Config(max_sessions=2)) as scene:
+        phone = (await scene.issue(device="phone"))["refresh"]
+        for _ in range(3):
+            scene.clock.time += 1
+            await scene.issue(device="laptop")
+        await scene.use(phone)
+
+
 # Revocation -------------------------------------------------------------------------------------------------------------------
 
 
