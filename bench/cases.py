@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TypeAlias
 
 from bench import connector as spawning
-from bench import servers
+from bench import databases, servers
 from bench.generator import Generator as LoadGenerator
 from bench.generator import Load, Measured
 from bench.plain_backend import passwords
@@ -71,7 +71,7 @@ def hashing(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
                     OURS: _asking(
                         generator, ours, ours.socket, Load("ejabberd", 64, 16_000_000 // iterations, host, users=100)
                     ),
-                    primitive: _primitive(iterations),
+                    primitive: _printing("bench.primitive", str(iterations), "2"),
                 },
                 {primitive: 0.9},
             )
@@ -189,7 +189,8 @@ def ldap(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
             people=PEOPLE, threads=THREADS, domain=servers.DIRECTORY,
         )  # fmt: skip
         daemon = stack.enter_context(servers.extauth(folder, table))
-        floor = [slapd.tls_url, str(certificates.ca), PEOPLE, ADMIN, str(THREADS)]
+        floor = [slapd.tls_url, str(certificates.ca), PEOPLE, ADMIN, str(THREADS), "3"]
+        ldap3_alone = _printing("bench.ldap_floor", *floor, stdin=ADMIN_PASSWORD)
         binding = Load("ejabberd", 64, 3000, servers.DIRECTORY, wrong=0)
         hashing_ = Load("ejabberd", 64, 1, servers.LOCAL[10000], users=100)
         scram = Load("scram", 1, 2000, "-", users=20, wrong=0)
@@ -204,10 +205,36 @@ def ldap(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
         yield [
             Case(
                 f"password check by LDAP, {THREADS} threads",
-                {OURS: _asking(generator, daemon, daemon.socket, binding), "ldap3 alone, as many threads": _ldap3_alone(floor)},
+                {OURS: _asking(generator, daemon, daemon.socket, binding), "ldap3 alone, as many threads": ldap3_alone},
                 {"ldap3 alone, as many threads": 0.9},
             ),
             Case("SCRAM-SHA-256 while all threads are busy, 1 connection", {OURS: saturated, "while none is": quiet}, {}),
+        ]
+
+
+@contextmanager
+def sql(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """Logins and look-ups through databases, beside their drivers used directly."""
+    with (
+        databases.running(folder) as running,
+        servers.extauth(folder, databases.configuration(folder, running)) as ours,
+    ):
+        yield [
+            Case(
+                f"{name}, {kind}, {databases.CALLERS} connections",
+                {
+                    OURS: _asking(
+                        generator,
+                        ours,
+                        ours.socket,
+                        Load("ejabberd", databases.CALLERS, 10000, databases.DOMAINS[kind], operation=what),
+                    ),
+                    databases.DRIVERS[kind]: _printing("bench.databases", kind, str(server.port), "2"),
+                },
+                {databases.DRIVERS[kind]: 0.45} if what == "auth" else {},
+            )
+            for kind, server in running.items()
+            for name, what in (("auth, plain passwords", "auth"), ("isuser", "isuser"))
         ]
 
 
@@ -217,6 +244,7 @@ GROUPS: Mapping[str, Group] = {
     "ldap": ldap,
     "connector": connector,
     "dovecot": dovecot,
+    "sql": sql,
 }
 
 
@@ -232,21 +260,12 @@ def _spawning(command: list[str], request: bytes, reply: bytes) -> Callable[[], 
     return run
 
 
-def _ldap3_alone(arguments: list[str]) -> Callable[[], Measured]:
-    command = [executable, "-m", "bench.ldap_floor", *arguments, "3"]
+def _printing(*module: str, stdin: str = "") -> Callable[[], Measured]:
+    """Return a contender that prints its rate, and the processor time of one answer in seconds."""
+    command = [executable, "-m", *module]
 
     def run() -> Measured:
-        rate, cpu = map(float, check_output(command, cwd=servers.ROOT, input=ADMIN_PASSWORD.encode()).split())
-        return Measured(rate, cpu=cpu * 1e6)
-
-    return run
-
-
-def _primitive(iterations: int) -> Callable[[], Measured]:
-    command = [executable, "-m", "bench.primitive", str(iterations), "2"]
-
-    def run() -> Measured:
-        rate, cpu = map(float, check_output(command, cwd=servers.ROOT).split())
+        rate, cpu = map(float, check_output(command, cwd=servers.ROOT, input=stdin.encode()).split())
         return Measured(rate, cpu=cpu * 1e6)
 
     return run

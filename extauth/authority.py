@@ -5,14 +5,14 @@ never raises: an outage, a time-out and a bug are all `Unavailable`, and never a
 """
 
 import time
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Literal
 
 import structlog
 import trio
 from msgspec import Struct
 
-from extauth.changes import NO_USER, Member, change, is_about
+from extauth.changes import NO_USER, REVOKING, Member, change, is_about, revocation
 from extauth.errors import BackendDown
 from extauth.issuing import ISSUED
 from extauth.journal import Decision, Journal, shown
@@ -101,12 +101,14 @@ class Authority:
         journal: Journal,
         metrics: Metrics,
         throttle: Throttle,
+        revoked: Callable[[Identity, str], None],
     ) -> None:
         self._members = members
         self._anonymous = anonymous
         self._journal = journal
         self._metrics = metrics
         self._throttle = throttle
+        self._revoked = revoked
         self.busy = 0  # requests that wait for a backend
         self._chains: dict[type[Request], tuple[_Link, ...]] = {}
         for kind in QUESTIONS:
@@ -269,6 +271,8 @@ class Authority:
             backend=walk.backend, trail=walk.trail, ms=took,
         )  # fmt: skip
         self._throttle.observe(request, verdict)
+        if type(request) in REVOKING and isinstance(verdict, Accept) and (cause := revocation(request)):
+            self._revoked(verdict.identity, cause)
         return verdict
 
 

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from extauth.model import Answer, Request
+from extauth.model import Answer, Identity, Request
 from extauth.soon import Soon
 from extauth.store import Store
 from extauth.threads import Threads
@@ -41,14 +41,23 @@ class Backend(Protocol):
         ...
 
 
+def _forget(_: Identity | None) -> None:
+    """Where nothing is remembered."""
+
+
 @dataclass(frozen=True)
 class Context:
-    """What a backend may use of the daemon. `now` is Unix time in seconds; `hashing` are the threads for key derivation."""
+    """What a backend may use of the daemon.
+
+    `now` is Unix time in seconds; `hashing` are the threads for key derivation; `forget` drops what is remembered of an account
+    (None: of all), for a backend that is told of changes.
+    """
 
     name: str
     store: Store
     hashing: Threads
     now: Callable[[], float]
+    forget: Callable[[Identity | None], object] = _forget
 
 
 class BackendModule(Protocol):

@@ -121,15 +121,20 @@ async def _change(members: Sequence[Member], request: Request, note: Note, ask: 
         return Reject(Reason.NOT_SUPPORTED)
     answer = await ask(owner, request)
     note(owner.name, answer.reason if isinstance(answer, Reject) else "done" if answer else "unknown")
-    cause = _ends_sessions(request)
+    cause = revocation(request)
     if cause and isinstance(answer, Accept):
         # Before the change is acknowledged: who asked for it may take it that nobody is logged in by the old credentials.
         await _at_token_keeper(members, EndSessions(request.identity, request.origin, cause), note, ask)
     return answer or NO_USER
 
 
-def _ends_sessions(request: Request) -> str:
-    """Return why a change ends the tokens of its account; "": it does not."""
+REVOKING = frozenset[type[Request]]((EndSessions, SetPassword, ImportUser, SetEnabled, RemoveUser))
+
+
+def revocation(request: Request) -> str:
+    """Return why a change ends the sessions of its account; "": it does not."""
+    if isinstance(request, EndSessions):
+        return request.cause
     if isinstance(request, SetPassword | ImportUser):
         return "password"
     if isinstance(request, SetEnabled) and not request.enabled:

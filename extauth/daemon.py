@@ -16,6 +16,7 @@ from extauth import plugins
 from extauth.errors import BackendDown, ConfigError
 from extauth.journal import Journal
 from extauth.metrics import Metrics
+from extauth.revocation import Revocations
 from extauth.secretfile import read_secret
 from extauth.server import Server
 from extauth.service import Service, Surroundings
@@ -46,9 +47,9 @@ async def open_service(settings: DaemonSettings, journal: Journal) -> AsyncGener
     file = settings.state_password_file
     password = read_secret(file, "daemon.state_password_file") if file else None
     with Threads("password", size, settings.hash_patience, NICE) as threads:
-        async with open_store(settings.state, password) as store:
+        async with open_store(settings.state, password) as store, Revocations.open() as revocations:
             keys = [await _shared_secret(store, name) for name in ("decoy", "grant")]
-            yield Service(Surroundings(store, journal, Metrics(), Unlimited(), threads, time.time, *keys))
+            yield Service(Surroundings(store, journal, Metrics(), Unlimited(), threads, revocations, time.time, *keys))
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -17,12 +18,14 @@ from extauth.issuing import IssueTokens
 from extauth.jid import local_part
 from extauth.journal import Journal
 from extauth.keystore import Keystore
+from extauth.layers.cache import Remembered
 from extauth.layers.compose import Layered, surround, with_record
 from extauth.layers.seen import Seen
 from extauth.metrics import Metrics
 from extauth.model import Anonymous, Identity, Origin, Reason, Reject, Request, Verdict
 from extauth.negotiation import Negotiation
 from extauth.passwords.scram import ADVISED_ITERATIONS
+from extauth.revocation import Revocations
 from extauth.sasl.advertise import Holder, Offer, Repertoire, problems, repertoire
 from extauth.sasl.exchange import Exchange
 from extauth.sasl.mechanism import Mechanism, Options, Stream
@@ -44,6 +47,7 @@ class Surroundings:
     metrics: Metrics
     throttle: Throttle
     hashing: Threads
+    revocations: Revocations
     now: Callable[[], float]
     decoy_key: bytes = field(repr=False)  # what the salts of unknown users are derived from
     grant_key: bytes = field(repr=False)  # what proofs of logins are made with
@@ -240,9 +244,10 @@ class Service:
         layered: dict[str, Layered] = {}
         wrong: list[str] = []
         for name, table in settings.backends.items():
-            context = Context(name, around.store, around.hashing, around.now)
             before = self._generation.layered.get(name)
-            kept = before.remembered if before and self._generation.settings.backends[name] == table else None
+            same = before is not None and self._generation.settings.backends[name] == table
+            kept = before.remembered if before and same else Remembered(table.layers.cache.entries)
+            context = Context(name, around.store, around.hashing, around.now, kept.forget_changed)
             try:
                 module = plugins.backend(table.type)
                 backend = await stack.enter_async_context(module.open(table.config, context))
@@ -270,6 +275,7 @@ class Service:
                 journal=around.journal,
                 metrics=around.metrics,
                 throttle=around.throttle,
+                revoked=partial(around.revocations.tell, rules.revocation_command),
             )
             for domain, rules in settings.domains.items()
         }

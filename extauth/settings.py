@@ -82,8 +82,11 @@ class Domain:
     scope: str = ""  # of tokens, told beside it
     certificate_names: tuple[str, ...] = ("xmppAddr",)  # fields of a client certificate that name accounts, in this order
     mail_domains: tuple[str, ...] = ()  # whose mail addresses in a certificate name accounts here
+    revocation_command: tuple[str, ...] = ()  # run when logins are revoked, to end live sessions: COMMAND... USER DOMAIN CAUSE
 
     def __post_init__(self) -> None:
+        if self.revocation_command and not self.revocation_command[0].startswith("/"):
+            raise ValueError("revocation_command: must begin with the absolute path of a program")
         if not self.backends and not self.anonymous:
             raise ValueError("backends: name at least one")
         for user in self.proxies:

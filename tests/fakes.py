@@ -79,6 +79,7 @@ class Scene:
     ) -> None:
         self.journal = journal or Journal(None)
         self.metrics = Metrics()
+        self.revoked: list[tuple[Identity, str]] = []
         self.authority = Authority(
             [Member(name, backend, on_reject) for name, backend in zip("abcdef", backends, strict=False)],
             on_outage=on_outage,
@@ -86,6 +87,7 @@ class Scene:
             journal=self.journal,
             metrics=self.metrics,
             throttle=throttle or Unlimited(),
+            revoked=lambda identity, cause: self.revoked.append((identity, cause)),
         )
 
 

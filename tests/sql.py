@@ -11,6 +11,7 @@ import pytest
 
 from extauth import plugins
 from extauth.backend import Backend, Context
+from extauth.model import Identity
 from extauth.sql.config import SqlConfig
 from extauth.store import Store
 from extauth.threads import Threads
@@ -49,6 +50,7 @@ class Database:
     def __init__(self, kind: Kind, folder: Path, server: MariaDb | Postgres | None) -> None:
         self.kind = kind
         self.server = server
+        self.changed: list[Identity | None] = []
         self.file = folder / "site.db"
         folder.mkdir(exist_ok=True)
         self.secret = folder / "secret"
@@ -126,9 +128,9 @@ class Database:
 
     @asynccontextmanager
     async def open(self, **keys: Any) -> AsyncGenerator[Backend, None]:  # noqa: ANN401
-        """Open a backend."""
+        """Open a backend; what it is told to have changed is added to `changed`."""
         with Threads("password", 2, 30) as hashing:
-            context = Context("people", cast("Store", None), hashing, lambda: 0.0)
+            context = Context("people", cast("Store", None), hashing, lambda: 0.0, self.changed.append)
             opened: AbstractAsyncContextManager[Backend] = plugins.backend(self.kind).open(self.config(**keys), context)
             async with opened as backend:
                 yield backend

@@ -225,6 +225,15 @@ def test_a_connector_below_home_is_told(tmp: Path, monkeypatch: pytest.MonkeyPat
     assert "install extauth under /usr or /opt" in hint
 
 
+@pytest.mark.parametrize(("backends", "told"), [('"local", "tokens"', True), ('"tokens", "local"', False)])
+def test_tokens_that_would_be_sent_to_others_are_told(tmp: Path, backends: str, told: bool) -> None:  # noqa: FBT001
+    path = tmp / "extauth.toml"
+    path.write_text(with_local_accounts(tmp).replace('backends = ["local"]', f"backends = [{backends}]"))
+    warnings = result(run("check", "-c", path, "--json"))["warnings"]
+    warning = 'domain."xmpp.test".backends: tokens go to local as passwords; name the tokens backend first'
+    assert (warning in warnings) == told
+
+
 def test_few_iterations_and_open_ports_are_told(tmp: Path) -> None:
     path = tmp / "extauth.toml"
     path.write_text(with_local_accounts(tmp) + '[listener.p]\nprotocol = "prosody"\naddress = "tcp:127.0.0.1:20001"\n')

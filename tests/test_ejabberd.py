@@ -248,3 +248,9 @@ def test_no_password_is_written_anywhere(site: Site) -> None:
     assert "audit op=check-password" in site.daemon.log()
     assert site.connectors()
     assert not [pid for pid, arguments in command_lines() if any(CANARY.encode() in argument for argument in arguments)]
+
+
+def test_the_commands_of_the_revocation_script_exist(site: Site) -> None:
+    assert site.ejabberd.api("kick_user", user="alice", host="xmpp.test") == {"num_resources": 0}
+    for command, arguments in {"connected_users_vhost": {"host": "xmpp.test"}, "clear_cache": {}}.items():
+        site.ejabberd.api(command, **arguments)  # raises where there is none

@@ -47,7 +47,7 @@ ALLOWED = {
     "plugins": "model errors backend listeners",
     "negotiation": "authority model sasl soon",
     "service": "authority changes layers issuing negotiation backend plugins settings model errors jid passwords sasl journal "
-    "metrics soon store threads throttle keystore tokens",
+    "metrics revocation soon store threads throttle keystore tokens",
     "server": "service sockets",
     "dialogue": "soon",
     "acceptor": "journal sockets",
@@ -55,12 +55,13 @@ ALLOWED = {
     "external": "service sockets jid model soon",
     "dovecot": "errors model sasl",
     "admin": "service jid model issuing errors soon keystore tokens",
-    "daemon": "service server plugins secretfile settings sockets store supervisor threads throttle journal metrics errors "
-    "soon",
+    "daemon": "service server plugins revocation secretfile settings sockets store supervisor threads throttle journal metrics "
+    "errors soon",
     "listeners": "",
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "issuing settings journal metrics model errors soon",
     "fetch": "model errors",
+    "revocation": "model",
     "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions subjects soon "
     "threads credentials fasttokens secretfile templates verifier sql",
 }

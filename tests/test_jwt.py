@@ -498,7 +498,14 @@ async def test_a_token_never_reaches_a_directory(tmp: Path) -> None:
                 Member("two", two.backend, on_reject),
                 Member("people", directory),
             ]
-            authority = Authority(members, on_outage="stop", journal=Journal(None), metrics=Metrics(), throttle=Unlimited())
+            authority = Authority(
+                members,
+                on_outage="stop",
+                journal=Journal(None),
+                metrics=Metrics(),
+                throttle=Unlimited(),
+                revoked=lambda *_: None,
+            )
 
             async def login(text: str, authority: Authority = authority) -> object:
                 return await settle(authority.ask(CheckPassword(ALICE, jwts.PLAIN, Secret(text))))

@@ -155,6 +155,21 @@ async def test_a_credential_expires(place: Place) -> None:
     assert stored == {"temporary:2"}  # what has expired does not pile up
 
 
+async def test_a_credential_that_expires_is_held_and_counted(place: Place) -> None:
+    assert await settle(place.keys.held(ALICE, "learned:people")) is None
+    for user in (ALICE, BOB, ELSEWHERE):
+        await place.keys.add(user, "learned:people", "fake secret", expires=1060 if user == BOB else 1120)
+    held = await settle(place.keys.held(BOB, "learned:people"))
+    assert held is not None
+    assert held.expires == 1060
+    assert await place.keys.fits(held, ("fake other", "fake secret"))
+    assert not await place.keys.fits(held, ("fake other",))
+    assert await place.keys.count("learned:people") == {"example.com": 2, "example.org": 1}
+    place.time = 1060.0
+    assert await place.keys.count("learned:people") == {"example.com": 1, "example.org": 1}
+    assert await settle(place.keys.held(BOB, "learned:people")) == held
+
+
 async def test_one_credential_is_dropped(place: Place) -> None:
     for user in (ALICE, BOB):
         await place.keys.add(user, "app:phone", "fake phone")

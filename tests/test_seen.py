@@ -1,7 +1,6 @@
 """Whether people exist who are known only by their tokens."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable
 from typing import Literal
 
 import pytest
@@ -29,9 +28,8 @@ from extauth.model import (
     Verdict,
 )
 from extauth.soon import settle
-from extauth.store import Row, Statement, Value
+from extauth.store import Row, Statement, Store, Value, open_store
 from extauth.store.interface import Results
-from extauth.store.sqlite import SqliteStore
 from tests.fakes import ALICE, ORIGIN, FakeBackend, Scene
 
 BOB = Identity("bob", "example.com")
@@ -43,13 +41,13 @@ MALLORY = Identity("mallory", "example.com")
 class CountingStore:
     """Counts what is asked of it."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self.away = False
         self.reads = 0
         self.writes = 0
 
-    def read(self, sql: str, *values: Value) -> list[Row]:
+    def read(self, sql: str, *values: Value) -> list[Row] | Awaitable[list[Row]]:
         self.reads += 1
         return self._store.read(sql, *values)
 
@@ -103,9 +101,9 @@ class Site:
 
 
 @pytest.fixture
-async def store(tmp: Path) -> AsyncIterator[CountingStore]:
-    """Give an empty store."""
-    async with SqliteStore.open(str(tmp / "state.db")) as opened:
+async def store(state: str) -> AsyncIterator[CountingStore]:
+    """Give an empty store of each kind."""
+    async with open_store(state) as opened:
         yield CountingStore(opened)
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from extauth.backend import Backend
+from extauth.daemon import open_without_listeners
 from extauth.errors import BackendDown, ConfigError
 from extauth.model import (
     Accept,
@@ -31,6 +32,7 @@ from extauth.model import (
     UserExists,
 )
 from extauth.passwords.stored import make
+from extauth.soon import settle
 from tests import needs
 from tests.certificates import Certificates
 from tests.contract import ACCOUNTS, ALICE, DOMAIN, ORIGIN, BackendContract, ask, is_yes, login
@@ -304,6 +306,7 @@ POSTGRES = 'type = "postgres"\nhost = "db.example.com"\ndatabase = "app"\nuser =
         (f'{POSTGRES}\nclient_key = "/x"', "client_key: needs client_certificate"),
         ('type = "mysql"\nhost = ""\ndatabase = "app"\nuser = "x"\npreset = "django"', "host: is empty"),
         ('type = "mysql"', r"database: missing"),
+        (f'{POSTGRES}\nlisten = ""', "listen: must be 1 to 63 bytes"),
     ],
 )
 def test_mistakes_are_told(text: str, problem: str) -> None:
@@ -462,6 +465,50 @@ async def test_a_server_that_does_not_answer_is_told_why(kind: Kind, request: py
         with pytest.raises(BackendDown, match=r"(?i)password authentication failed|access denied") as caught:
             await login(backend, "alice", RIGHT)
     assert "fake wrong password" not in str(caught.value)
+
+
+# Changes that the database tells ----------------------------------------------------------------------------------------------
+
+
+@needs.debian("postgresql")
+async def test_changes_that_are_told_are_forgotten(request: pytest.FixtureRequest, tmp: Path) -> None:
+    database = make_database("postgres", tmp, request)
+    assert database.server is not None
+
+    async def until(expected: list[Identity | None]) -> None:
+        with trio.fail_after(30):
+            while database.changed != expected:
+                await trio.sleep(0.02)
+        database.changed.clear()
+
+    async with database.open(query=QUERY, listen="Some accounts"):
+        await until([None])  # what was told before we listened
+        database.run("""NOTIFY "Some accounts", 'Alice@example.com'""", """NOTIFY "Some accounts", 'what'""")
+        await until([ALICE, None])
+        database.server.kill_connections()
+        await until([None])
+        database.run("""NOTIFY "Some accounts", 'alice@example.com'""")
+        await until([ALICE])
+
+
+@needs.debian("postgresql")
+async def test_a_cache_drops_what_is_told_to_have_changed(request: pytest.FixtureRequest, tmp: Path) -> None:
+    database = make_database("postgres", tmp, request)
+    database.table("people", UNIQUE, {"domain": DOMAIN, "login": "alice", "secret": STORED["alice"]})
+    table = database.toml(query=QUERY, listen="accounts")
+    text = f"""[daemon]\nstate = "sqlite://{tmp}/state/state.db"\n[backend.people]\n{table}
+        [backend.people.cache]\nttl = 3600\n[domain."{DOMAIN}"]\nbackends = ["people"]"""
+    async with open_without_listeners(read(text)) as service:
+
+        async def judge() -> bool:
+            return isinstance(await settle(service.ask(CheckPassword(ALICE, ORIGIN, Secret(RIGHT)))), Accept)
+
+        assert await judge()
+        database.run(f"UPDATE people SET secret = '{STORED['bob']}'")
+        with trio.fail_after(30):
+            while await judge():  # until it listens, it may not have heard
+                database.run("NOTIFY accounts, 'alice@example.com'")
+                await trio.sleep(0.05)
 
 
 # Encryption -------------------------------------------------------------------------------------------------------------------

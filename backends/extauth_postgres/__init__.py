@@ -9,6 +9,8 @@ import trio
 
 from extauth.backend import Backend, Context
 from extauth.bridge import open_bridge
+from extauth.jid import InvalidName, parse
+from extauth.model import Identity
 from extauth.sql.backend import SqlBackend
 from extauth.sql.server import ServerConfig
 from extauth.sql.statement import POSTGRESQL, Dialect
@@ -17,12 +19,22 @@ from extauth_postgres.wire import Address, PostgresDatabase
 __all__ = ["Config", "open"]
 
 
+LONGEST_NAME = 63  # bytes, of PostgreSQL
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(ServerConfig):
     """[backend.NAME] of `type = "postgres"`."""
 
     dialect: ClassVar[Dialect] = POSTGRESQL
     standard_port: ClassVar[int] = 5432
+
+    listen: str | None = None  # a channel on which changes of accounts are told (NOTIFY)
+
+    def problems(self) -> list[str]:
+        """Return what is wrong, each with its key."""
+        fits = self.listen is None or 0 < len(self.listen.encode()) <= LONGEST_NAME
+        return [*super().problems(), *([] if fits else [f"listen: must be 1 to {LONGEST_NAME} bytes"])]
 
 
 @asynccontextmanager
@@ -41,8 +53,18 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
         database = PostgresDatabase(bridge, address, config.connections, config.queue_patience)
         try:
             async with trio.open_nursery() as nursery:
+                if config.listen is not None:
+                    nursery.start_soon(database.listen, config.listen, lambda text: context.forget(_named(text)))
                 yield SqlBackend(config, context, database, nursery)
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await database.close()
+
+
+def _named(text: str) -> Identity | None:
+    """Return the account that a notification names; None if it names none, and so may mean any."""
+    try:
+        return parse(text)
+    except InvalidName:
+        return None

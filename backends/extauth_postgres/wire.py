@@ -6,7 +6,7 @@ A pool of our own: asyncpg's asks the server to reset a connection after each us
 import asyncio
 import ssl
 import time
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
@@ -25,6 +25,8 @@ T = TypeVar("T")
 Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 FAREWELL = 1.0  # seconds that closing may take
+LISTEN_AGAIN = 0.5  # seconds until a connection that listened is replaced
+PULSE = 5.0  # seconds between two looks whether it is there
 
 _GONE = (
     OSError,  # also TimeoutError
@@ -80,6 +82,16 @@ class PostgresDatabase:
     async def change(self, statement: Statement, values: Sequence[str], deadline: float) -> int:
         """Run a statement in a transaction, on a new connection."""
         return await self._in_time(deadline, self._bridge.call(self._change, statement, values))
+
+    async def listen(self, channel: str, heard: Callable[[str], object]) -> None:
+        """Listen to a channel for as long as this runs, and tell `heard` what was said; "" after each time of not listening."""
+        token = trio.lowlevel.current_trio_token()
+
+        def tell(text: str) -> None:
+            with suppress(trio.RunFinishedError):  # nobody is left to hear it
+                token.run_sync_soon(heard, text)
+
+        await self._bridge.call(self._listen, channel, tell)
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -152,6 +164,27 @@ class PostgresDatabase:
         except (*_GONE, asyncpg.PostgresError) as error:
             # Without its cause: a traceback through the driver has the password among its values.
             raise Lost(f"PostgreSQL: {_text(error)}") from None
+
+    async def _listen(self, channel: str, tell: Callable[[str], object]) -> None:
+        while True:
+            with suppress(BackendDown):
+                await self._listen_once(channel, tell)
+            await asyncio.sleep(LISTEN_AGAIN)
+
+    async def _listen_once(self, channel: str, tell: Callable[[str], object]) -> None:
+        def told(_connection: object, _process: int, _channel: str, text: object) -> None:
+            tell(str(text))
+
+        connection = await self._connect(changes=False)
+        try:
+            with _border(Lost):
+                await connection.add_listener(channel, told)
+                tell("")
+                while True:
+                    await asyncio.sleep(PULSE)
+                    await connection.execute("SELECT 1", timeout=PULSE)
+        finally:
+            connection.terminate()
 
     async def _close(self) -> None:
         closing, self._idle = self._idle, []

@@ -1,6 +1,7 @@
 """What `extauth check` warns of: settings that are valid and yet will hurt."""
 
 import shutil
+from itertools import takewhile
 from pathlib import Path
 
 from extauth.passwords.scram import ADVISED_ITERATIONS
@@ -34,6 +35,12 @@ def advice(settings: Settings) -> list[str]:
             warnings.append(
                 f'backend.{name}.learn_scram: "offer": users without keys are locked out of clients that do not fall back '
                 f"from SCRAM; `extauth status` tells how many have some"
+            )
+    for name, domain in settings.domains.items():
+        before = list(takewhile(lambda backend: settings.backends[backend].type != "tokens", domain.backends))
+        if before and len(before) < len(domain.backends):
+            warnings.append(
+                f'domain."{name}".backends: tokens go to {", ".join(before)} as passwords; name the tokens backend first'
             )
     connector = shutil.which("extauth-connect")
     if connector is not None and (why := _hidden(str(Path(connector).resolve()))):

@@ -57,6 +57,10 @@ class Remembered:
         self.flushes += 1
         return sum(memory.forget(identity) for memory in self._memories)
 
+    def forget_changed(self, identity: Identity | None) -> int:
+        """Forget all about a user, or with None about all users, and return how much that was."""
+        return self.forget_matching("*") if identity is None else self.forget(identity)
+
     def forget_matching(self, mask: str) -> int:
         """Forget all about users by a shell pattern of bare JIDs, and return how much that was."""
         self.flushes += 1

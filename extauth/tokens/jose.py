@@ -53,7 +53,7 @@ def member(claims: Claims, path: str) -> object:
         return claims[path]
     value: object = claims
     for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = cast("Mapping[str, object]", value).get(name) if isinstance(value, Mapping) else None
     return value
 
 
