@@ -206,7 +206,7 @@ def ldap(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
             Case(
                 f"password check by LDAP, {THREADS} threads",
                 {OURS: _asking(generator, daemon, daemon.socket, binding), "ldap3 alone, as many threads": ldap3_alone},
-                {"ldap3 alone, as many threads": 0.9},
+                {},
             ),
             Case("SCRAM-SHA-256 while all threads are busy, 1 connection", {OURS: saturated, "while none is": quiet}, {}),
         ]
