@@ -250,6 +250,13 @@ async def test_headers(judge: Judge, header: dict[str, Any], reason: Reason | No
     assert await judge.token(sign(claims(), header=header)) == (ALICE if reason is None else reason)
 
 
+async def test_an_extension_that_the_library_knows_is_refused_as_well(judge: Judge) -> None:
+    for header, said in (({"crit": ["b64"], "b64": True}, Reason.BAD_TOKEN), ({"b64": True}, ALICE)):
+        signed = f"{part({'alg': 'HS256', **header})}.{part(claims())}"
+        text = f"{signed}.{part(hmac.digest(SECRET.encode(), signed.encode(), 'sha256'))}"
+        assert await judge.token(text) == said
+
+
 async def test_a_typ_can_be_asked_for(tmp: Path) -> None:
     async with judging(MODULE, config(tmp, typ=("at+jwt",)), tmp) as judge:
         assert await judge.token(sign(claims(), header={"typ": "at+jwt"})) == ALICE
