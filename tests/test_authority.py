@@ -9,6 +9,7 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from extauth.errors import BackendDown
 from extauth.issuing import EndSessions, IssueTokens, Login
@@ -28,6 +29,7 @@ from extauth.model import (
     FindKeys,
     HashedTokens,
     Identity,
+    ImportUser,
     Keys,
     Listing,
     ListUsers,
@@ -439,6 +441,20 @@ async def test_a_name_that_anybody_knows_is_taken() -> None:
     assert (await last(scene)).trail == "a:unknown,b:exists"
 
 
+async def test_an_imported_user_goes_to_the_first_who_can_and_takes_nobodys_name() -> None:
+    given = ImportUser(ALICE, ORIGIN, 4096, ())
+    over = replace(given, replace=True)
+    fresh, taken = FakeBackend({UserExists: None, ImportUser: YES}), FakeBackend({UserExists: YES, ImportUser: YES})
+    assert await decide(Scene([FakeBackend({UserExists: None}), fresh]), given) == YES
+    assert await decide(Scene([fresh, taken]), given) == Reject(Reason.USER_EXISTS)
+    assert asked(taken) == [UserExists]
+    assert await decide(Scene([fresh, taken]), over) == YES
+    assert asked(fresh).count(ImportUser) == 1
+    assert asked(taken)[-1] is ImportUser
+    # What another kind of backend knows is not replaced.
+    assert await decide(Scene([FakeBackend({UserExists: YES}), fresh]), over) == Reject(Reason.NOT_SUPPORTED)
+
+
 async def test_nobody_may_be_able_to_make_users() -> None:
     scene = Scene([FakeBackend({UserExists: None})])
     assert await decide(scene, CreateUser(ALICE, ORIGIN, Secret("x"))) == Reject(Reason.NOT_SUPPORTED)
@@ -578,6 +594,7 @@ def assert_never_equal(secret: Secret) -> None:
     [
         (SetPassword(ALICE, ORIGIN, Secret("fake")), "password"),
         (SetEnabled(ALICE, ORIGIN, enabled=False), "disabled"),
+        (ImportUser(ALICE, ORIGIN, 4096, (), replace=True), "password"),
         (RemoveUser(ALICE, ORIGIN), "removed"),
         (SetEnabled(ALICE, ORIGIN, enabled=True), None),
     ],
@@ -587,13 +604,13 @@ async def test_a_change_that_voids_credentials_ends_sessions_before_it_is_acknow
 ) -> None:
     yes = Accept(ALICE)
     for done in (yes, Reject(Reason.PASSWORD_TOO_SHORT)):
-        accounts = FakeBackend({UserExists: yes, SetPassword: done, SetEnabled: done, RemoveUser: done})
+        accounts = FakeBackend({UserExists: yes, SetPassword: done, SetEnabled: done, RemoveUser: done, ImportUser: done})
         keepers = [FakeBackend({EndSessions: yes}), FakeBackend({EndSessions: yes})]
         assert await decide(Scene([keepers[0], accounts, keepers[1]]), request_) == done
         expected = [EndSessions(ALICE, ORIGIN, cause)] if cause and done is yes else []
         assert [keeper.asked for keeper in keepers] == [expected, expected]
     down = FakeBackend({EndSessions: BackendDown("away")})
-    accounts = FakeBackend({UserExists: yes, SetPassword: yes, SetEnabled: yes, RemoveUser: yes})
+    accounts = FakeBackend({UserExists: yes, SetPassword: yes, SetEnabled: yes, RemoveUser: yes, ImportUser: yes})
     assert await decide(Scene([down, accounts]), request_) == (Unavailable(Reason.BACKEND_DOWN, "a: away") if cause else yes)
 
 
