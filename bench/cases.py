@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from socket import AF_UNIX, SHUT_RDWR, socket
 from statistics import median
@@ -22,6 +22,7 @@ from tests.servers.process import Server
 from tests.servers.slapd import ADMIN, ADMIN_PASSWORD, PEOPLE, Slapd
 
 OURS = "extauth"
+PRIMITIVE = "cryptography's PBKDF2, all processors"
 REQUESTS = {1: 10000, 8: 40000, 64: 40000}  # by connections
 
 
@@ -62,7 +63,6 @@ def ejabberd(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
 @contextmanager
 def hashing(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
     """Password checks against stored SCRAM-SHA-256 keys, 64 connections, beside the bare primitive."""
-    primitive = "cryptography's PBKDF2, all processors"
     with servers.extauth(folder) as ours:
         yield [
             Case(
@@ -71,9 +71,9 @@ def hashing(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
                     OURS: _asking(
                         generator, ours, ours.socket, Load("ejabberd", 64, 16_000_000 // iterations, host, users=100)
                     ),
-                    primitive: _printing("bench.primitive", str(iterations), "2"),
+                    PRIMITIVE: _printing("bench.primitive", str(iterations), "2"),
                 },
-                {primitive: 0.9},
+                {PRIMITIVE: 0.9},
             )
             for iterations, host in servers.LOCAL.items()
         ]
@@ -111,6 +111,7 @@ def dovecot(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
                 {theirs: goal} if goal else {},
             )
 
+        stored = case("PLAIN, stored SCRAM keys", local, of_keys, Load("dovecot", 64, 1000, "-", wrong=0), 6.0)
         shapes = [*((connections, 1, count) for connections, count in REQUESTS.items()), (8, 16, 40000)]
         yield [
             *(
@@ -127,7 +128,8 @@ def dovecot(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
                 )
                 for c, d, n in shapes
             ),
-            case("PLAIN, stored SCRAM keys", local, of_keys, Load("dovecot", 64, 1000, "-", wrong=0), 6.0),
+            # What the primitive gives beside Dovecot is the most that anything can reach with it on this machine.
+            replace(stored, contenders={**stored.contenders, PRIMITIVE: _printing("bench.primitive", "4096", "2")}),
         ]
 
 

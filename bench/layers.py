@@ -4,6 +4,7 @@ Each layer is called by itself within one process; nothing passes through a sock
 """
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -20,9 +21,12 @@ from extauth.backend import Backend, Context
 from extauth.daemon import open_service
 from extauth.external import EJABBERD_VERBS, Conversation
 from extauth.journal import Journal, Outlet
+from extauth.listeners import dovecot
 from extauth.listeners.ejabberd import Frames
-from extauth.model import CheckPassword, Origin, Reason, Request, Secret, UserExists
+from extauth.model import CheckPassword, Identity, Origin, Reason, Request, Secret, UserExists
 from extauth.plugins import InstalledKinds
+from extauth.sasl.exchange import Stream
+from extauth.service import Service
 from extauth.settings import load
 from extauth.threads import Threads
 from tests.servers.process import temporary_folder
@@ -69,6 +73,26 @@ async def _measure(configuration: Path, folder: Path) -> None:
                 writing = _cost(journal, partial(service.refuse, *refusal))
                 layers = (framing, whole - asking, asking - answering - writing, answering, writing)
                 print(f"| {name} | {' | '.join(f'{layer:.1f}' for layer in (*layers, sum(layers)))} |")
+            _measure_plain(journal, service, plain)
+
+
+def _measure_plain(journal: Journal, service: Service, account: Identity) -> None:
+    """Print where the time of a PLAIN exchange goes in Dovecot's protocol."""
+    origin = Origin("sasl", "uid:100/pid:1000", secure=True)
+    conversation = dovecot.Conversation(service, origin, dovecot.Config(domain=account.domain))
+    conversation.answer(b"VERSION\t1\t2")
+    initial = f"\0{account.user}\0secret-00001".encode()
+    line = b"AUTH\t1\tPLAIN\tservice=xmpp\tsecured\tno-penalty\tresp=" + b64encode(initial)
+    stream = Stream(domain=account.domain, origin=origin, secure=True)
+    request = CheckPassword(account, origin, Secret("secret-00001"))
+    framing = _cost(journal, partial(_all, conversation.requests, line + b"\n"))
+    whole = _cost(journal, partial(conversation.answer, line))
+    exchanging = _cost(journal, lambda: service.negotiate("PLAIN", stream).begin(initial))
+    asking = _cost(journal, partial(service.ask, request))
+    layers = (framing, whole - exchanging, exchanging - asking, asking)
+    print("\n| µs | line | parameters, stream, reply | exchange, mechanism | authority and all below | sum |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    print(f"| PLAIN, in memory | {' | '.join(f'{layer:.1f}' for layer in (*layers, sum(layers)))} |")
 
 
 def _all(requests: Callable[[bytes], Iterator[bytes]], frame: bytes) -> list[bytes]:

@@ -41,7 +41,8 @@ class ExternalConfig(SocketConfig):
 Maker = Callable[[Identity, Origin, Secret], Request]
 
 
-class _Verb(NamedTuple):
+@dataclass(frozen=True)
+class _Verb:
     """What may be asked: by how many fields, of which the first two are user and domain."""
 
     operation: str
