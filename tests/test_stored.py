@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import traceback
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -483,3 +484,11 @@ def test_a_refusal_repeats_nothing_of_the_value(text: str) -> None:
     for prefix in ("", "$", "{SSHA}", "$6$", "$newscheme$", "SCRAM-SHA-256$", "{PLAIN.B64}"):
         told = refusal(prefix + text)
         assert not any(text[i : i + 8] in told for i in range(len(text) - 7))
+
+
+def test_the_page_names_every_weak_scheme_and_every_scheme_of_the_field() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "password-formats.md").read_text()
+    words = set(re.findall(r"`([a-z0-9-]+)`", page))
+    assert words >= WEAK
+    families = {scheme.rpartition("-sha")[0] or scheme for scheme, _ in VALUES.values()}
+    assert all(any(family in word for word in words) for family in families)
