@@ -99,6 +99,11 @@ class Postgres(Server):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def kill(self) -> None:
+        """End all of its processes by SIGKILL."""
+        self.signal(signal.SIGKILL)
+        super().kill()
+
     def kill_connections(self) -> None:
         """End the connections of USER."""
         self.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{USER}'")  # noqa: S608

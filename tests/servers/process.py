@@ -126,6 +126,13 @@ class Server:
             self._process.wait()
         self._process = None
 
+    def kill(self) -> None:
+        """End it by SIGKILL, and wait until it is gone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
     def log(self) -> str:
         """Return the log so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
