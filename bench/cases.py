@@ -16,8 +16,10 @@ from bench import databases, servers
 from bench.generator import Generator as LoadGenerator
 from bench.generator import Load, Measured
 from bench.plain_backend import passwords
+from bench.postgres_floor import CALLERS
 from tests.certificates import make_certificates
 from tests.servers.dovecot import Dovecot
+from tests.servers.postgres import Postgres
 from tests.servers.process import Server
 from tests.servers.slapd import ADMIN, ADMIN_PASSWORD, PEOPLE, Slapd
 
@@ -240,10 +242,38 @@ def sql(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
         ]
 
 
+@contextmanager
+def postgres(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """Look-ups and logins with the state on PostgreSQL, beside the same statements by asyncpg alone."""
+    theirs = f"asyncpg on uvloop, {CALLERS} callers"
+    (folder / "postgres").mkdir()
+    with Postgres(folder / "postgres") as server:
+        sasl = folder / "sasl-local.sock"
+        listeners = LISTENERS.format(folder=folder, plain=servers.PLAIN, local=servers.LOCAL[4096])
+        with servers.extauth(folder, listeners, server.url) as daemon:
+            isuser = Load("ejabberd", CALLERS, 20000, servers.LOCAL[4096], wrong=0, operation="isuser")
+            login = Load("scram", CALLERS, 10000, "-", users=20, wrong=0)
+            yield [
+                Case(
+                    f"{name}, state on PostgreSQL, {CALLERS} connections",
+                    {
+                        OURS: _asking(generator, daemon, path, load),
+                        theirs: _printing("bench.postgres_floor", server.url, servers.LOCAL[4096], work, "2"),
+                    },
+                    {theirs: 0.45},
+                )
+                for name, work, path, load in (
+                    ("isuser", "isuser", daemon.socket, isuser),
+                    ("SCRAM-SHA-256", "scram", sasl, login),
+                )
+            ]
+
+
 GROUPS: Mapping[str, Group] = {
     "ejabberd": ejabberd,
     "hashing": hashing,
     "ldap": ldap,
+    "postgres": postgres,
     "connector": connector,
     "dovecot": dovecot,
     "sql": sql,

@@ -42,9 +42,12 @@ class Process(Server):
             return probe.connect_ex(str(self.socket)) == 0
 
 
-def extauth(folder: Path, listeners: str = "") -> Process:
-    """Return the daemon as it is, on `folder`/ejabberd.sock, with the accounts that loadgen asks for."""
-    configuration = configure(folder, listeners)
+def extauth(folder: Path, listeners: str = "", state: str = "") -> Process:
+    """Return the daemon as it is, on `folder`/ejabberd.sock, with the accounts that loadgen asks for.
+
+    `state` is where it keeps them, instead of a file in `folder`.
+    """
+    configuration = configure(folder, listeners, state)
     trio.run(fill, configuration)
     return Process(
         folder / "extauth",
@@ -69,7 +72,7 @@ def bare(folder: Path) -> Process:
     )
 
 
-def configure(folder: Path, listeners: str) -> Path:
+def configure(folder: Path, listeners: str, state: str = "") -> Path:
     """Write the configuration and return its path."""
     configuration = folder / "extauth.toml"
     domains = "".join(
@@ -85,7 +88,7 @@ def configure(folder: Path, listeners: str) -> Path:
     configuration.write_text(
         dedent(f"""
         [daemon]
-        state = "sqlite://{folder}/state.db"
+        state = "{state or f"sqlite://{folder}/state.db"}"
         hash_patience = 20.0
         [listener.ejabberd]
         protocol = "ejabberd"

@@ -54,7 +54,9 @@ class Changes:
         self.possible: dict[str, list[str]] = {user: ["fake first one"] for user in users}
 
     def run(self, count: int) -> None:
-        for number in range(count):
+        number = 0
+        while self.acknowledged < count:
+            number += 1
             user = random.choice(list(self.possible))
             password = f"fake {user} {number}"
             reply = self._change(user, password)
@@ -75,7 +77,7 @@ class Changes:
 
 
 def change_while_killing(daemon: Daemon, server: Postgres, count: int, tell: Callable[[str], None]) -> None:
-    """Make `count` changes, end daemon and database again and again, and see that what was acknowledged is there."""
+    """Make changes until `count` are acknowledged while daemon and database are killed; all that was acknowledged is there."""
     with daemon:
         users = [f"user{number}" for number in range(USERS)]
         for user in users:
@@ -87,7 +89,7 @@ def change_while_killing(daemon: Daemon, server: Postgres, count: int, tell: Cal
             thread.start()
         kills = 0
         while any(thread.is_alive() for thread in threads) or kills < 2:
-            time.sleep(random.uniform(0.05, 0.5))
+            time.sleep(random.uniform(0.1, 1.5))
             victim = (daemon, server)[kills % 2]
             victim.kill()
             victim.start()
@@ -98,9 +100,7 @@ def change_while_killing(daemon: Daemon, server: Postgres, count: int, tell: Cal
             for user, passwords in worker.possible.items():
                 replies = [login(daemon, user, password) for password in passwords]
                 assert YES in replies, (user, passwords, replies)
-        acknowledged = sum(worker.acknowledged for worker in workers)
-        assert acknowledged
-        tell(f"{count} changes, {kills} kills: {acknowledged} acknowledged, none of them lost")
+        tell(f"{count} changes acknowledged, {kills} kills: none of them lost")
 
 
 def login(daemon: Daemon, user: str, password: str) -> bytes:
