@@ -76,7 +76,7 @@ class Changes:
             return b""
 
 
-def change_while_killing(daemon: Daemon, server: Postgres, count: int, tell: Callable[[str], None]) -> None:
+def change_while_killing(daemon: Daemon, server: Postgres, count: int, lull: float, tell: Callable[[str], None]) -> None:
     """Make changes until `count` are acknowledged while daemon and database are killed; all that was acknowledged is there."""
     with daemon:
         users = [f"user{number}" for number in range(USERS)]
@@ -89,7 +89,7 @@ def change_while_killing(daemon: Daemon, server: Postgres, count: int, tell: Cal
             thread.start()
         kills = 0
         while any(thread.is_alive() for thread in threads) or kills < 2:
-            time.sleep(random.uniform(0.1, 1.5))
+            time.sleep(random.uniform(0.1, lull))
             victim = (daemon, server)[kills % 2]
             victim.kill()
             victim.start()
@@ -118,14 +118,14 @@ def login(daemon: Daemon, user: str, password: str) -> bytes:
 
 
 def test_no_change_that_was_acknowledged_is_lost(daemon: Daemon, server: Postgres, tell: Callable[[str], None]) -> None:
-    change_while_killing(daemon, server, 100, tell)
+    change_while_killing(daemon, server, 100, 1.5, tell)
 
 
 @pytest.mark.proof
 def test_of_2000_changes_none_that_was_acknowledged_is_lost(
     daemon: Daemon, server: Postgres, tell: Callable[[str], None]
 ) -> None:
-    change_while_killing(daemon, server, 2000, tell)
+    change_while_killing(daemon, server, 2000, 8, tell)
 
 
 class Logins:
