@@ -1,0 +1,71 @@
+"""The verbs about the daemon itself."""
+
+from msgspec import to_builtins
+
+from extauth.admin.command import Command, Reply, Verb, result
+from extauth.errors import BackendDown
+from extauth.model import Origin
+from extauth.service import Service
+
+MAX_WAIT = 30.0  # seconds that `audit-tail` waits at most
+
+
+async def _status(service: Service, _command: Command, _origin: Origin) -> Reply:
+    """What the daemon is doing."""
+    settings, metrics = service.settings, service.metrics
+    protocols = {listener.name: listener for listener in settings.listeners}
+    return result(
+        {
+            "uptime": round(service.uptime, 1),
+            "reloads": metrics.reloads,
+            "failed_reloads": metrics.failed_reloads,
+            "audit_lines_lost": service.journal.lost,
+            "listeners": {
+                name: {
+                    "protocol": protocols[name].protocol,
+                    "address": protocols[name].config.address,
+                    "connections": server.connections,
+                }
+                for name, server in service.servers.items()
+            },
+            "backends": {name: table.type for name, table in settings.backends.items()},
+            "remembered": {name: len(entry.remembered) for name, entry in service.layered.items()},
+            "learned": await _learned(service),
+            "domains": {name: list(domain.backends) for name, domain in settings.domains.items()},
+            "decisions": [{**key._asdict(), "count": count} for key, count in metrics.outcomes()],
+        }
+    )
+
+
+async def _learned(service: Service) -> list[Reply]:
+    """How many of the users who have logged in lately have SCRAM keys, by backend and domain."""
+    found: list[Reply] = []
+    for name, entry in service.layered.items():
+        if entry.learning is not None:
+            try:
+                shares = await entry.learning.share()
+            except BackendDown:
+                continue  # the rest of the status is worth having
+            found += [{"backend": name, "domain": domain, **share._asdict()} for domain, share in sorted(shares.items())]
+    return found
+
+
+async def _cache_flush(service: Service, command: Command, _origin: Origin) -> Reply:
+    """Forget what caches remember of the users whose JID matches the shell pattern `mask`."""
+    mask = command.mask.casefold()
+    return result({"forgotten": sum(entry.remembered.forget_matching(mask) for entry in service.layered.values())})
+
+
+async def _audit_tail(service: Service, command: Command, _origin: Origin) -> Reply:
+    """The decisions after number `seen`; waits up to `wait` seconds for one. A negative `seen`: the last that many."""
+    journal = service.journal
+    seen = command.seen if command.seen >= 0 else max(journal.decided + command.seen, 0)
+    last, decisions = await journal.tail(seen, min(command.wait, MAX_WAIT))
+    return result({"seen": last, "decisions": to_builtins(decisions)})
+
+
+VERBS: dict[str, Verb] = {
+    "cache-flush": _cache_flush,
+    "status": _status,
+    "audit-tail": _audit_tail,
+}

@@ -1,0 +1,89 @@
+"""The verbs about tokens, sessions and the other credentials that are issued."""
+
+from extauth import jid
+from extauth.admin.command import Command, Reply, Verb, about_account, ask, refusal, reply
+from extauth.issuing import (
+    EndCredential,
+    EndSessions,
+    InspectToken,
+    IssueCredential,
+    IssueToken,
+    IssueTokens,
+    ListCredentials,
+    ListSessions,
+    Login,
+)
+from extauth.model import Accept, Identity, Origin, Reason, Request, Secret, UserExists, Verdict
+from extauth.service import Service
+from extauth.soon import settle
+from extauth.tokens.credential import FAST, ISSUED_KINDS
+from extauth.tokens.grant import new_family
+from extauth.tokens.kinds import ACCESS, KINDS
+
+
+async def _token_issue(service: Service, command: Command, origin: Origin) -> Reply:
+    """An access and a refresh token for `jid` (and `device`), or one of `kind` with `fields` and `lifetime`.
+
+    A guest's token is made for a name that is nobody's, so that it is good for no account.
+    """
+    identity = jid.parse(command.jid)
+    known: Verdict = await settle(service.ask(UserExists(identity, origin)))
+    if command.kind in ISSUED_KINDS:
+        if not isinstance(known, Accept):
+            return reply(known)
+        return await ask(service, _credential(identity, command, origin))
+    if command.kind:
+        if isinstance(known, Accept) and KINDS.get(command.kind, ACCESS).restricts:
+            return refusal(Reason.USER_EXISTS)
+        return await ask(service, IssueToken(identity, origin, command.kind, command.fields, command.lifetime))
+    if not isinstance(known, Accept):
+        return reply(known)
+    login = Login(service.milliseconds(), new_family(), primary=True)  # by order of the administrator
+    return await ask(service, IssueTokens(identity, origin, login, command.device))
+
+
+def _credential(identity: Identity, command: Command, origin: Origin) -> Request:
+    bound = command.mechanism.upper()
+    label = command.device if command.kind == FAST else command.label
+    return IssueCredential(identity, origin, command.kind, label, command.lifetime, command.one_time, bound)
+
+
+async def _token_inspect(service: Service, command: Command, origin: Origin) -> Reply:
+    """What `token` of `domain` is; it is not used up."""
+    return await ask(service, InspectToken(Identity("", jid.domain_part(command.domain)), origin, Secret(command.token)))
+
+
+async def _session_list(service: Service, command: Command, origin: Origin) -> Reply:
+    """At most `limit` sessions of `jid`, or of `domain`, whose id comes after `after`."""
+    return await ask(service, ListSessions(_somebody(command), origin, command.after, command.limit))
+
+
+async def _session_end(service: Service, command: Command, origin: Origin) -> Reply:
+    """End `session` or those of `device` or all of `jid`, or all of `domain`; or that of `token`, which is one of `domain`."""
+    if not command.token:
+        end = EndSessions(_somebody(command), origin, "administrator", command.session, command.device)
+        return await ask(service, end)
+    inspect = InspectToken(Identity("", jid.domain_part(command.domain)), origin, Secret(command.token))
+    found: Verdict = await settle(service.ask(inspect))
+    if not isinstance(found, Accept):
+        return reply(found)
+    return await ask(service, EndSessions(found.identity, origin, "administrator", found.attributes["family"]))
+
+
+async def _credential_end(service: Service, command: Command, origin: Origin) -> Reply:
+    """Revoke the app passwords and temporary tokens of `jid` with the id or label `label`."""
+    return await ask(service, EndCredential(jid.parse(command.jid), origin, command.label))
+
+
+def _somebody(command: Command) -> Identity:
+    return jid.parse(command.jid) if command.jid else Identity("", jid.domain_part(command.domain))
+
+
+VERBS: dict[str, Verb] = {
+    "token-issue": _token_issue,
+    "token-inspect": _token_inspect,
+    "credential-list": about_account(lambda i, o, _: ListCredentials(i, o)),
+    "credential-end": _credential_end,
+    "session-list": _session_list,
+    "session-end": _session_end,
+}
