@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,24 @@ def postgres(certificates: Certificates) -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs.debian("postgresql"))])
-def state(request: pytest.FixtureRequest, tmp: Path) -> str:
-    """Give the address of an empty state store, of each kind in turn."""
+def new_state(request: pytest.FixtureRequest, tmp: Path) -> Callable[[], str]:
+    """Give a function that returns the address of an empty state store; the one before is gone. Of each kind in turn."""
     if request.param == "sqlite":
-        return f"sqlite://{tmp}/state/state.db"
+        numbers = count()
+        return lambda: f"sqlite://{tmp}/state{next(numbers) or ''}/state.db"
     server: Postgres = request.getfixturevalue("postgres")
-    server.empty()
-    return server.url
+
+    def emptied() -> str:
+        server.empty()
+        return server.url
+
+    return emptied
+
+
+@pytest.fixture
+def state(new_state: Callable[[], str]) -> str:
+    """Give the address of an empty state store, of each kind in turn."""
+    return new_state()
 
 
 @pytest.fixture

@@ -49,8 +49,10 @@ NOBODY = Identity("", "xmpp.test")
 PASSWORD = "fake correct horse"
 
 
-def configured(folder: Path, tokens: str = "") -> str:
-    text = with_local_accounts(folder).replace('backends = ["local"]', 'backends = ["tokens", "local"]')
+def configured(folder: Path, tokens: str = "", state: str = "") -> str:
+    text = with_local_accounts(folder)
+    text = text.replace(f"sqlite://{folder}/state/state.db", state) if state else text
+    text = text.replace('backends = ["local"]', 'backends = ["tokens", "local"]')
     return f'{text}\n[listener.sasl]\nprotocol = "dovecot"\naddress = "unix:{folder}/sasl.sock"\n[backend.tokens]\n{tokens}\n'
 
 
@@ -91,8 +93,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene_of(folder: Path, tokens: str = "") -> AsyncGenerator[Scene]:
-    async with serve_here(folder, configured(folder, tokens)) as served:
+async def scene_of(folder: Path, tokens: str = "", state: str = "") -> AsyncGenerator[Scene]:
+    async with serve_here(folder, configured(folder, tokens, state)) as served:
         scene = Scene(served.service)
         for identity in (ALICE, BOB):
             assert isinstance(await scene.ask(CreateUser(identity, Origin("test"), Secret(PASSWORD))), Accept)
@@ -100,9 +102,9 @@ async def scene_of(folder: Path, tokens: str = "") -> AsyncGenerator[Scene]:
 
 
 @pytest.fixture
-async def scene(tmp: Path) -> AsyncIterator[Scene]:
+async def scene(tmp: Path, state: str) -> AsyncIterator[Scene]:
     """Give a service with alice and bob."""
-    async with scene_of(tmp) as scene:
+    async with scene_of(tmp, state=state) as scene:
         yield scene
 
 

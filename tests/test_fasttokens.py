@@ -63,9 +63,9 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(tmp: Path) -> AsyncIterator[Scene]:
+async def scene(tmp: Path, state: str) -> AsyncIterator[Scene]:
     """Give a service with alice and bob."""
-    async with serve_here(tmp, configured(tmp)) as served:
+    async with serve_here(tmp, configured(tmp, state=state)) as served:
         scene = Scene(served)
         for identity in (ALICE, BOB):
             assert isinstance(await scene.ask(CreateUser(identity, ORIGIN, Secret("fake password"))), Accept)

@@ -1,9 +1,8 @@
 """Families of tokens: a model beside the store, and many at once."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import trio
@@ -15,7 +14,6 @@ from extauth.issuing import IssueTokens, Login
 from extauth.model import Accept, Answer, Identity, Reason, Reject, Tokens
 from extauth.tokens import xoauth
 from extauth.tokens.kinds import DAY, HOUR
-from tests.servers.process import temporary_folder
 from tests.tokenscene import ALICE, BOB, NOBODY, PLAIN, Clock, Scene, parsed, scene_of
 
 GRACE = 10
@@ -196,19 +194,21 @@ class Play:
         assert all(count <= CAP for count in Counter(self.model.families[name].owner for name in living).values())
 
 
-@given(st.data())
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_families_are_as_the_model_says(data: st.DataObject) -> None:
-    async def play(folder: Path) -> None:
-        async with scene_of(f"sqlite://{folder}/state/state.db", RULES) as scene:
+@given(data=st.data())
+@settings(
+    max_examples=30,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+def test_families_are_as_the_model_says(new_state: Callable[[], str], data: st.DataObject) -> None:
+    async def play() -> None:
+        async with scene_of(new_state(), RULES) as scene:
             play = Play(scene, data)
             steps = [play.issue] * 4 + [play.use] * 5 + [play.wait] * 3 + [play.revoke]
             for step in data.draw(st.lists(st.sampled_from(steps), min_size=20, max_size=50)):
                 await step()
                 await play.check()
 
-    with temporary_folder() as folder:
-        trio.run(play, folder)
+    trio.run(play)
 
 
 # Many at once -----------------------------------------------------------------------------------------------------------------

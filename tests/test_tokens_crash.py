@@ -92,13 +92,13 @@ class Node:
 
 
 @contextmanager
-def two_daemons(folder: Path, tokens: str) -> Generator[list[Daemon]]:
+def two_daemons(folder: Path, state: str, tokens: str) -> Generator[list[Daemon]]:
     """Run two daemons on one store, which has the account of alice."""
     daemons: list[Daemon] = []
     for name in ("a", "b"):
         (folder / name).mkdir()
         text = with_local_accounts(folder / name) + SASL.format(folder=folder / name, more="")
-        text = text.replace(f"{folder / name}/state", f"{folder}/state").replace('["local"]', '["tokens", "local"]')
+        text = text.replace(f"sqlite://{folder / name}/state/state.db", state).replace('["local"]', '["tokens", "local"]')
         daemons.append(Daemon(folder / name, f"{text}[backend.tokens]\n{tokens}\n"))
     with daemons[0], daemons[1]:
         node = Node(daemons[0].folder)
@@ -153,11 +153,11 @@ class Device:
 
 @pytest.mark.parametrize(("changes", "rounds"), [(40, 2), proof(200, 10)])
 def test_no_token_is_accepted_twice_and_no_revocation_is_lost(
-    tmp: Path, changes: int, rounds: int, tell: Callable[[str], None]
+    tmp: Path, state: str, changes: int, rounds: int, tell: Callable[[str], None]
 ) -> None:
     chance = random.Random(6)
     total: Counter[str] = Counter()
-    with two_daemons(tmp, "grace = 0") as daemons:
+    with two_daemons(tmp, state, "grace = 0") as daemons:
         for round_ in range(rounds):
             devices = [
                 Device(f"{round_}-{number}", Node(daemons[number % 2].folder), random.Random(number))
@@ -187,8 +187,8 @@ def test_no_token_is_accepted_twice_and_no_revocation_is_lost(
 
 
 @pytest.mark.parametrize("grace", [0, 10])
-def test_one_refresh_token_at_two_daemons(tmp: Path, grace: int) -> None:
-    with two_daemons(tmp, f"grace = {grace}") as daemons:
+def test_one_refresh_token_at_two_daemons(tmp: Path, state: str, grace: int) -> None:
+    with two_daemons(tmp, state, f"grace = {grace}") as daemons:
         nodes = [Node(daemon.folder) for daemon in daemons]
         token = nodes[0].perform("token-issue", jid=JID)["refresh"]
         for number in range(1, 101):
