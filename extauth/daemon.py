@@ -236,8 +236,9 @@ async def _watchdog(service: Service) -> None:
     if interval is None:
         return
     while True:
-        with suppress(BackendDown), trio.move_on_after(interval):
-            await service.store.write()
+        with trio.move_on_after(interval):
+            with suppress(BackendDown):  # an answer, too: while a database is away, to be started anew would mend nothing
+                await service.store.write()
             notify("WATCHDOG=1", _status(service))
         await trio.sleep(interval / 2)
 
