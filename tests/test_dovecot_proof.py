@@ -127,7 +127,7 @@ def living() -> Counter[str]:
     """Return how many objects of exchanges are in memory, by their type."""
     gc.collect()
     types: list[type[object]] = [type(thing) for thing in gc.get_objects()]
-    found = Counter(cls.__qualname__ for cls in types if cls.__module__.startswith(PARTS))
+    found = Counter(cls.__qualname__ for cls in types if str(cls.__module__).startswith(PARTS))
     del found["Conversation"]  # the server's loop still holds the last, which must be empty
     return found
 
