@@ -12,7 +12,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from extauth.changes import NO_USER, REVOKING, Member, change, is_about, revocation
+from extauth.changes import CHANGES, NO_USER, REVOKING, Member, change, is_about, revocation
 from extauth.errors import BackendDown
 from extauth.issuing import ISSUED
 from extauth.journal import Decision, Journal, shown
@@ -102,6 +102,7 @@ class Authority:
         metrics: Metrics,
         throttle: Throttle,
         revoked: Callable[[Identity, str], None],
+        changed: Callable[[Identity], Awaitable[None]],
     ) -> None:
         self._members = members
         self._anonymous = anonymous
@@ -109,6 +110,7 @@ class Authority:
         self._metrics = metrics
         self._throttle = throttle
         self._revoked = revoked
+        self._changed = changed
         self.busy = 0  # requests that wait for a backend
         self._chains: dict[type[Request], tuple[_Link, ...]] = {}
         for kind in QUESTIONS:
@@ -155,7 +157,18 @@ class Authority:
         if isinstance(request, Anonymous):
             walk.note("anonymous", shown(request.trace))
             return Accept(request.identity) if self._anonymous else Reject(Reason.NOT_ALLOWED)
-        return change(self._members, request, walk.note)
+        return self._change(request, walk)
+
+    async def _change(self, request: Request, walk: _Walk) -> Verdict:
+        """Make a change, and have all who remember something of its user forget that before it is acknowledged."""
+        verdict = await change(self._members, request, walk.note)
+        if isinstance(request, CHANGES) and not isinstance(verdict, Reject):
+            try:
+                await self._changed(request.identity)
+            except BackendDown as down:
+                walk.note("*", "not-announced")
+                return Unavailable(Reason.BACKEND_DOWN, f"caches may not know of the change: {down}")
+        return verdict
 
     async def _use(self, request: Proof, walk: _Walk) -> Verdict:
         """Tell who has issued a credential that it was used; they may refuse it."""

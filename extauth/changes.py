@@ -29,6 +29,7 @@ from extauth.model import (
 from extauth.soon import settle
 
 NO_USER = Reject(Reason.NO_USER)
+CHANGES = (SetPassword, CreateUser, ImportUser, RemoveUser, SetEnabled)  # of accounts
 
 
 Note = Callable[[str, str], None]

@@ -21,6 +21,7 @@ from extauth.keystore import Keystore
 from extauth.layers.cache import Remembered
 from extauth.layers.compose import Layered, surround, with_record
 from extauth.layers.seen import Seen
+from extauth.layers.shared import Caches
 from extauth.metrics import Metrics
 from extauth.model import Anonymous, Identity, Origin, Reason, Reject, Request, Verdict
 from extauth.negotiation import Negotiation
@@ -32,7 +33,7 @@ from extauth.sasl.mechanism import Mechanism, Options, Stream
 from extauth.sasl.registry import find as find_mechanisms
 from extauth.settings import BackendTable, Domain, Settings
 from extauth.soon import Soon
-from extauth.store import Store
+from extauth.store import SharedStore, Store
 from extauth.threads import Threads
 from extauth.throttle import Throttle
 from extauth.tokens import grant as grants
@@ -42,7 +43,7 @@ from extauth.tokens import grant as grants
 class Surroundings:
     """What every generation shares. `now` is Unix time in seconds."""
 
-    store: Store
+    store: SharedStore
     journal: Journal
     metrics: Metrics
     throttle: Throttle
@@ -95,6 +96,7 @@ class Service:
         self._surroundings = surroundings
         self._generation = Generation(Settings(), {}, {}, {})
         self._seen = Seen(surroundings.store, surroundings.now)
+        self.caches = Caches(surroundings.store, self._seen, lambda: self._generation.layered)
         self.servers: Mapping[str, Running] = {}  # by the listener's name
         self._started = trio.current_time()
 
@@ -190,11 +192,6 @@ class Service:
         """The backends with all that is around them."""
         return self._generation.layered
 
-    def flush(self, domain: str, user: str) -> None:
-        """Forget what caches remember of a user (canonical names), because something about the user has changed."""
-        for layered in self._generation.layered.values():
-            layered.forget(Identity(user, domain))
-
     async def knowing(self, identity: Identity) -> list[Knowledge]:
         """Ask every backend of the domain whether it knows a name."""
         return await knowing(self._generation.members.get(identity.domain, ()), identity, Origin("check"))
@@ -275,6 +272,7 @@ class Service:
                 journal=around.journal,
                 metrics=around.metrics,
                 throttle=around.throttle,
+                changed=self.caches.forget,
                 revoked=partial(around.revocations.tell, rules.revocation_command),
             )
             for domain, rules in settings.domains.items()

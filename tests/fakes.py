@@ -79,6 +79,8 @@ class Scene:
     ) -> None:
         self.journal = journal or Journal(None)
         self.metrics = Metrics()
+        self.changed: list[Identity] = []
+        self.problem: Exception | None = None  # why a change can't be announced
         self.revoked: list[tuple[Identity, str]] = []
         self.authority = Authority(
             [Member(name, backend, on_reject) for name, backend in zip("abcdef", backends, strict=False)],
@@ -87,8 +89,14 @@ class Scene:
             journal=self.journal,
             metrics=self.metrics,
             throttle=throttle or Unlimited(),
+            changed=self._change,
             revoked=lambda identity, cause: self.revoked.append((identity, cause)),
         )
+
+    async def _change(self, identity: Identity) -> None:
+        if self.problem is not None:
+            raise self.problem
+        self.changed.append(identity)
 
 
 def check(password: str = "wrong or right", identity: Identity = ALICE, origin: Origin = ORIGIN) -> CheckPassword:

@@ -494,6 +494,10 @@ async def test_claims_can_be_asked_for(tmp: Path) -> None:
 # In a chain
 
 
+async def _tell_nobody(_: Identity) -> None:
+    """There are no caches."""
+
+
 async def test_a_token_never_reaches_a_directory(tmp: Path) -> None:
     """Also where another backend for tokens has to look at it, and where a refusal lets the next one speak."""
     directory = FakeBackend({CheckPassword: lambda request: Accept(request.identity)})
@@ -512,6 +516,7 @@ async def test_a_token_never_reaches_a_directory(tmp: Path) -> None:
                 metrics=Metrics(),
                 throttle=Unlimited(),
                 revoked=lambda *_: None,
+                changed=_tell_nobody,
             )
 
             async def login(text: str, authority: Authority = authority) -> object:

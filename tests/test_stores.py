@@ -178,6 +178,17 @@ async def test_what_another_process_writes_is_noticed(state: str) -> None:
 
 
 @pytest.mark.usefixtures("attentive")
+async def test_an_announcement_alone_is_noticed_by_others(state: str) -> None:
+    async with open_store(state) as ours, open_store(state) as theirs:
+        heard = Heard(ours)
+        for _ in range(3):  # also after announcements of one's own
+            heard.texts.clear()
+            await ours.write(announcing("mine"))
+            await theirs.write(announcing("alice"))
+            await heard.until("alice" if state.startswith("postgresql") else None)
+
+
+@pytest.mark.usefixtures("attentive")
 async def test_ones_own_writes_are_nothing_to_notice(state: str) -> None:
     async with open_store(state) as store:
         heard = Heard(store)

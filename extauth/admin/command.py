@@ -76,6 +76,11 @@ def refusal(reason: Reason, detail: str = "") -> Reply:
     return {"ok": False, "reason": reason.value, "detail": detail}
 
 
+def unavailable(detail: str, reason: Reason = Reason.BACKEND_DOWN) -> Reply:
+    """Return why nobody can tell."""
+    return {**refusal(reason, detail), "unavailable": True}
+
+
 def result(value: object) -> Reply:
     """Return what a verb gives."""
     return {"ok": True, "result": value}
@@ -102,7 +107,7 @@ def reply(verdict: Verdict) -> Reply:
         case Reject(reason):
             return refusal(reason)
         case Unavailable(reason, detail):
-            return {**refusal(reason, detail), "unavailable": True}
+            return unavailable(detail, reason)
         case _:
             return refusal(Reason.NOT_SUPPORTED)
 

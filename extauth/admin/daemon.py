@@ -2,7 +2,7 @@
 
 from msgspec import to_builtins
 
-from extauth.admin.command import Command, Reply, Verb, result
+from extauth.admin.command import Command, Reply, Verb, result, unavailable
 from extauth.errors import BackendDown
 from extauth.model import Origin
 from extauth.service import Service
@@ -51,9 +51,11 @@ async def _learned(service: Service) -> list[Reply]:
 
 
 async def _cache_flush(service: Service, command: Command, _origin: Origin) -> Reply:
-    """Forget what caches remember of the users whose JID matches the shell pattern `mask`."""
-    mask = command.mask.casefold()
-    return result({"forgotten": sum(entry.remembered.forget_matching(mask) for entry in service.layered.values())})
+    """Forget what caches remember of the users whose JID matches the shell pattern `mask`, in all daemons on this store."""
+    try:
+        return result({"forgotten": await service.caches.forget_matching(command.mask.casefold())})
+    except BackendDown as down:
+        return unavailable(str(down))
 
 
 async def _audit_tail(service: Service, command: Command, _origin: Origin) -> Reply:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from extauth import jid
-from extauth.admin.command import Command, Reply, Verb, refusal, result
+from extauth.admin.command import Command, Reply, Verb, refusal, result, unavailable
 from extauth.errors import BackendDown
 from extauth.keystore import Keystore
 from extauth.model import Origin, Reason
@@ -23,7 +23,7 @@ def _about_keys(verb: Callable[[Keystore, str, Command], Awaitable[Reply]]) -> V
         try:
             return await verb(service.keystore, domain, command)
         except BackendDown as down:
-            return {**refusal(Reason.BACKEND_DOWN, str(down)), "unavailable": True}
+            return unavailable(str(down))
 
     return checked
 

@@ -1,15 +1,15 @@
-"""`extauth cache ...`: what the running daemon remembers of logins."""
+"""`extauth cache ...`: what daemons remember of logins."""
 
 import click
 
 from extauth.admin import Command
-from extauth.cli.client import need
+from extauth.cli.client import perform_anyhow
 from extauth.cli.common import Choices, options, show
 
 
 @click.group()
 def cache() -> None:
-    """Look after what the running daemon remembers of logins."""
+    """Look after what daemons remember of logins."""
 
 
 @cache.command()
@@ -17,6 +17,10 @@ def cache() -> None:
 @options
 @click.pass_obj
 def flush(choices: Choices, mask: str) -> None:
-    """Forget the logins of MASK: a JID, or a pattern such as '*@example.com'. Without it, of everybody."""
-    result = need(choices.settings(), Command("cache-flush", mask=mask))
-    show(choices, result, lambda result: f"{result['forgotten']} forgotten")
+    """Forget the logins of MASK: a JID, or a pattern such as '*@example.com'. Without it, of everybody.
+
+    All daemons that share the state store forget them; also when none runs here.
+    """
+    show(
+        choices, perform_anyhow(choices, Command("cache-flush", mask=mask)), lambda done: f"{done['forgotten']} forgotten here"
+    )

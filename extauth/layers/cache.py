@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from extauth.backend import Backend
+from extauth.changes import CHANGES
 from extauth.errors import BackendDown
 from extauth.layers.memory import Memory, fingerprint
 from extauth.layers.rules import CacheRules
@@ -18,19 +19,14 @@ from extauth.model import (
     Accept,
     Answer,
     CheckPassword,
-    CreateUser,
     Decoy,
     Identity,
     Reason,
     Reject,
-    RemoveUser,
     Request,
-    SetEnabled,
-    SetPassword,
 )
 from extauth.soon import Soon, settle, then
 
-CHANGES = (SetPassword, CreateUser, RemoveUser, SetEnabled)
 HEADWAY = 0.05  # share of the peer's patience that grace needs to be in time
 
 

@@ -32,6 +32,12 @@ class Layered(NamedTuple):
         if self.learning is not None:
             self.learning.forget(identity)
 
+    def forget_matching(self, mask: str) -> int:
+        """Forget the users whose bare JID matches a shell pattern, and return how much the cache had of them."""
+        if self.learning is not None:
+            self.learning.forget_matching(mask)
+        return self.remembered.forget_matching(mask)
+
 
 @asynccontextmanager
 async def surround(

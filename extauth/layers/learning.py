@@ -13,9 +13,9 @@ import trio
 from msgspec import Struct
 
 from extauth.backend import Backend, Context
+from extauth.changes import CHANGES
 from extauth.errors import BackendDown, ConfigError
 from extauth.keyring import LEARNED, Keyring, Ring
-from extauth.layers.cache import CHANGES
 from extauth.layers.memory import Memory, fingerprint
 from extauth.layers.rules import DAY, Layers
 from extauth.layers.seen import Seen
@@ -107,6 +107,10 @@ class Learning:
     def forget(self, identity: Identity) -> None:
         """Look at the user's passwords again, as the keys may be gone."""
         self._known.forget(identity)
+
+    def forget_matching(self, mask: str) -> None:
+        """Look at the passwords of these users again."""
+        self._known.forget_matching(mask)
 
     # Logins ---------------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 Of people known only by their tokens nobody else can tell whether they exist.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import structlog
 
@@ -78,6 +78,14 @@ class Seen:
         user = (identity.domain, identity.user)
         gone = await self._store.write(*((_FORGET, (*user, backend)) for backend in backends), (subjects.FORGET, user))
         return any(gone)
+
+    def doubt(self, which: Iterable[tuple[Identity, str]] | None = None) -> None:
+        """Look into the store again for these users of backends (None: for all): another process may have forgotten them."""
+        if which is None:
+            self._today.clear()
+        else:
+            for one in which:
+                self._today.pop(one, None)
 
     async def count(self, backend: str, since: float) -> Mapping[str, int]:
         """Return how many users of each domain have logged in by a backend since then (Unix seconds)."""

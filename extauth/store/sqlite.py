@@ -25,6 +25,11 @@ BUSY = 5.0  # seconds to wait for another process that holds the write lock
 BATCH = 256  # units of work in one transaction
 LOOK = 1.0  # seconds between looks whether another process has written
 
+# How often something was announced: processes on the same file hear that it was, though not what.
+_ANNOUNCED = "CREATE TABLE IF NOT EXISTS announced (count INTEGER NOT NULL PRIMARY KEY) WITHOUT ROWID"
+_ANNOUNCED_NEVER = "INSERT INTO announced SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM announced)"
+_ANNOUNCE = "UPDATE announced SET count = count + 1 RETURNING count"
+
 _NAMES = tuple(str(number) for number in range(1, 100))  # "$1" is a name to sqlite3
 
 
@@ -63,6 +68,7 @@ class SqliteStore:
         self._hear: list[Hear] = []
         self._announced: list[str] = []  # in the transaction that the writer is at
         self._version = 0  # of the file, which other processes' writes raise
+        self._count = 0  # of announcements that have been heard
 
     @classmethod
     @asynccontextmanager
@@ -104,7 +110,7 @@ class SqliteStore:
         return await unit.wait()
 
     def subscribe(self, hear: Hear) -> None:
-        """Call `hear` with what is announced here, and with None when another process has written."""
+        """Call `hear` with what is announced here, and with None when another process has announced something."""
         self._hear.append(hear)
 
     def _finish(self, units: list[_Unit], results: list[outcome.Outcome[Results]], announced: list[str | None]) -> None:
@@ -118,7 +124,7 @@ class SqliteStore:
 
     def _write_all(self, connection: sqlite3.Connection) -> None:
         connection.create_function("pg_notify", 2, self._announce)
-        self._written_by_others(connection)
+        self._announced_by_others(connection)
         open_ended = True
         while open_ended:
             batch: list[_Unit | None] = []
@@ -129,7 +135,7 @@ class SqliteStore:
             units = [unit for unit in batch if unit is not None]
             open_ended = len(units) == len(batch)
             results = self._commit(connection, units) if units else []
-            announced: list[str | None] = [None] if self._written_by_others(connection) else []
+            announced: list[str | None] = [None] if self._announced_by_others(connection) else []
             announced += self._announced
             self._announced = []
             if units or announced:
@@ -140,18 +146,26 @@ class SqliteStore:
     def _announce(self, _channel: str, text: str) -> None:
         self._announced.append(text)
 
-    def _written_by_others(self, connection: sqlite3.Connection) -> bool:
-        before = self._version
+    def _announced_by_others(self, connection: sqlite3.Connection) -> bool:
+        before = self._count
         with contextlib.suppress(sqlite3.Error):  # the next unit of work tells it
-            (self._version,) = connection.execute("PRAGMA data_version").fetchone()
-        return self._version != before
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if version != self._version:
+                (self._count,) = connection.execute("SELECT count FROM announced").fetchone()
+                self._version = version
+        return self._count != before
 
     def _commit(self, connection: sqlite3.Connection, units: list[_Unit]) -> list[outcome.Outcome[Results]]:
         """Run all units in one transaction; a unit that fails is undone alone."""
         try:
             connection.execute("BEGIN IMMEDIATE")
             results = [self._run(connection, unit.statements) for unit in units]
+            count = self._count
+            if self._announced:
+                (count,) = connection.execute(_ANNOUNCE).fetchone()
             connection.execute("COMMIT")
+            if count == self._count + 1:  # else others have announced something, too, which is still to be heard
+                self._count = count
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
@@ -219,5 +233,7 @@ def _migrate(connection: sqlite3.Connection, path: str) -> None:
             # Rows kept in the order of their primary key are found in half the time: one search, not one in an index and
             # one in the table. PostgreSQL has no such choice.
             connection.execute(f"{statement} WITHOUT ROWID" if statement.startswith("CREATE TABLE") else statement)
+    connection.execute(_ANNOUNCED)
+    connection.execute(_ANNOUNCED_NEVER)
     connection.execute(f"PRAGMA user_version={VERSION}")
     connection.execute("COMMIT")
