@@ -167,7 +167,12 @@ def _prepare_domain(text: str) -> str:
 
 
 def is_name(text: str, identity: Identity) -> bool:
-    """Tell whether a directory or table means this user by `text`: the name, or user@domain, in any writing of it."""
+    """Tell whether a directory or table means this user by `text`: the name, or user@domain, in any writing of it.
+
+    The name may be one that a backend is asked by in place of a local part (`names`), such as a mail address.
+    """
+    if text.casefold() == identity.user.casefold():
+        return True
     user, at, domain = text.partition("@")
     try:
         return local_part(user) == identity.user and (not at or domain_part(domain) == identity.domain)

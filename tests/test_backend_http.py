@@ -174,6 +174,13 @@ def test_the_applications_own_name_is_told(uid: str, user: str) -> None:
     assert jsxc().judge(CHECK, 200, body) == Accept(Identity(user, DOMAIN))
 
 
+def test_a_mail_address_may_be_asked_for() -> None:
+    there = CheckPassword(Identity("alice@corp.example", DOMAIN), ORIGIN, Secret("correct horse"))
+    for uid, meaning in (("Alice@corp.example", Accept(there.identity)), ("alice@example.com", Accept(ALICE))):
+        body = f'{{"result": "success", "data": {{"uid": "{uid}"}}}}'.encode()
+        assert jsxc().judge(there, 200, body) == meaning
+
+
 def test_a_name_that_is_none_is_nobodys() -> None:
     assert jsxc().judge(CHECK, 200, b'{"result": "success", "data": {"uid": "a b/c"}}') is None
 

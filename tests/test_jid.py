@@ -253,3 +253,12 @@ def test_other_writings_of_a_name_are_this_user(text: str) -> None:
 @pytest.mark.parametrize("text", ["alic\u00e9", "alice ", "alice@example.org", "alice@", "alice@a@b", "", "bob", "alice\0"])
 def test_other_names_are_not(text: str) -> None:
     assert not jid.is_name(text, Identity("alice", "example.com"))
+
+
+@pytest.mark.parametrize("name", ["alice@corp.example", "corp\\alice"])
+def test_a_name_that_only_a_backend_knows_is_compared_as_a_whole(name: str) -> None:
+    there = Identity(name, "example.com")
+    assert jid.is_name(name, there)
+    assert jid.is_name(name.upper(), there)
+    for other in ("alice", "alice@example.com", f"{name} ", f"{name}@example.org", name.replace("e", "\u00e9"), ""):
+        assert not jid.is_name(other, there), other

@@ -12,6 +12,8 @@ import trio
 from extauth.backend import Backend
 from extauth.daemon import open_without_listeners
 from extauth.errors import BackendDown, ConfigError
+from extauth.layers.names import Naming
+from extauth.layers.rules import NameRules
 from extauth.model import (
     Accept,
     Answer,
@@ -132,6 +134,17 @@ async def test_a_table_may_write_names_in_its_own_way(database: Database) -> Non
         database.insert("mixed", login="ALICE", secret=STORED["alice"])
         assert await login(backend, "alice", RIGHT) == Reject(Reason.AMBIGUOUS)
         assert await ask(backend, UserExists(ALICE, ORIGIN)) == Reject(Reason.AMBIGUOUS)
+
+
+async def test_a_table_may_have_mail_addresses_for_names(database: Database) -> None:
+    stored = ({"login": "Alice@corp.example", "secret": STORED["alice"]}, {"login": "bob", "secret": STORED["bob"]})
+    database.table("mail", "login VARCHAR(100), secret VARCHAR(500)", *stored)
+    query = "SELECT login AS name, secret AS password FROM mail WHERE lower(login) = $user"
+    async with database.open(query=query) as opened:
+        backend = Naming(opened, NameRules(template="{user}@corp.example"))
+        assert is_yes(await login(backend, "alice", RIGHT), "alice")
+        assert await login(backend, "alice", "wrong") == Reject(Reason.BAD_PASSWORD)
+        assert await login(backend, "bob", ACCOUNTS["bob"]) is None
 
 
 @needs.debian("mariadb")

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from extauth import jid
 from extauth.errors import BackendDown
-from extauth.model import Accept, Answer, Identity, Request
+from extauth.model import Accept, Answer, Request
 
 
 class Call(Struct, frozen=True):
@@ -75,13 +75,10 @@ def member(found: Mapping[str, Any], path: str) -> object:
 def named(request: Request, name: object) -> Accept | None:
     """Accept under the application's own name of the user, where it tells one; None if that can be no user of ours."""
     asked = request.identity
-    if name is None:
+    if name is None or jid.is_name(str(name), asked):
         return Accept(asked)
     user, at, domain = str(name).rpartition("@")
-    if not at:
-        user, domain = domain, asked.domain
     try:
-        found: Identity = jid.identity(user, domain)
+        return Accept(jid.identity(user, domain) if at else jid.identity(domain, asked.domain))
     except jid.InvalidName:
         return None
-    return Accept(asked if found == asked else found)
