@@ -10,7 +10,7 @@ from tests.servers.slapd import ADMIN, ADMIN_PASSWORD, PEOPLE, Slapd
 class Saslauthd(Server):
     """A saslauthd whose users are those of `directory`."""
 
-    def __init__(self, folder: Path, directory: Slapd, processes: int = 5) -> None:
+    def __init__(self, folder: Path, directory: Slapd, processes: int = 5, filter_: str = "(&(uid=%u)(o=%r))") -> None:
         super().__init__(folder)
         self.path = folder / "mux"
         configuration = folder / "saslauthd.conf"
@@ -19,7 +19,7 @@ ldap_servers: {directory.url}
 ldap_bind_dn: {ADMIN}
 ldap_bind_pw: {ADMIN_PASSWORD}
 ldap_search_base: {PEOPLE}
-ldap_filter: (&(uid=%u)(o=%r))
+ldap_filter: {filter_}
 ldap_timeout: 10
 """)
         # Its end kills its process group, so it has one of its own.
