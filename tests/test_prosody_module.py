@@ -269,6 +269,7 @@ def test_an_exchange_the_client_ends_is_cancelled(site: Site) -> None:
         ("CONT\t{id}\t#", "temporary-auth-failure", None),
         ("CONT\t{id}\tYQ", "temporary-auth-failure", None),
         ("MECHS\t{id}\tPLAIN", "temporary-auth-failure", None),
+        ("TOKENS\t{id}\taccess=x\trefresh=x", "temporary-auth-failure", None),
     ],
 )
 def test_refusals_and_malformed_answers(site: Site, line: str, expected: str, text: str | None) -> None:

@@ -7,6 +7,7 @@ local host = module.host;
 local MECHANISMS_LIFE = 1; -- seconds a list of mechanisms holds without asking again
 
 local client;
+local found = { on_list = function () end }; -- what this library has; on_list is called with what protected streams are offered
 local lists = {}; -- by the parameters of the question: { names, asked }
 
 -- The parameters that describe a client's certificate, which the server has verified.
@@ -31,6 +32,7 @@ local function keep_list(kept, key, answer)
 		if answer[i]:match("^[%u%d_-]+$") then names[answer[i]] = true; end
 	end
 	kept[key] = { names = names; asked = gettime() };
+	if key:find("\tsecured", 1, true) then found.on_list(names); end
 end
 
 local function ask_for_list(kept, key)
@@ -76,4 +78,5 @@ client = sasl.new(module:get_option_string("extauth_socket", "/run/extauth/sasl.
 	end
 end);
 
-return { client = client; mechanisms_for = mechanisms_for; certificate_parameters = certificate_parameters };
+found.client, found.mechanisms_for, found.certificate_parameters = client, mechanisms_for, certificate_parameters;
+return found;

@@ -24,7 +24,9 @@ local CONDITIONS = {
 };
 local UNAVAILABLE = "The authentication service is not available";
 -- Parameters of OK that describe the exchange and not the user.
-local NOT_ATTRIBUTES = { user = true; resp = true; original_user = true; anonymous = true };
+local NOT_ATTRIBUTES = { user = true; resp = true; original_user = true; anonymous = true; grant = true };
+-- Roles of extauth by the names that Prosody 13 has for them.
+local ROLES = { guest = "prosody:guest" };
 
 -- Base64 of a message; that of an empty one is "=".
 local function encode(message)
@@ -42,16 +44,6 @@ end
 local function printable(text)
 	text = text:gsub("%c", " ");
 	return valid_utf8(text) and text or nil;
-end
-
--- The parameters of an answer, from its third field on.
-local function parameters(answer)
-	local found = {};
-	for i = 3, #answer do
-		local key, value = answer[i]:match("^([^=]+)=?(.*)$");
-		if key then found[key] = sasl.unescape(value); end
-	end
-	return found;
 end
 
 -- Whether Prosody 13 knows a role; 0.12 has no such roles.
@@ -110,6 +102,8 @@ function handler:describe()
 	add("session", session.id);
 	add("nologin", true);
 	add("final-resp-ok", true);
+	add("grant", true);
+	add("enforces", true);
 	for _, name in ipairs(stream.types) do
 		add("cb-" .. name, base64.encode(stream.bindings[name]));
 	end
@@ -142,9 +136,9 @@ function handler:process(message)
 	elseif not answer then
 		return "failure", "temporary-auth-failure", UNAVAILABLE;
 	elseif answer[1] == "OK" then
-		return self:accepted(parameters(answer));
+		return self:accepted(sasl.parameters(answer));
 	elseif answer[1] == "FAIL" then
-		return self:refused(parameters(answer));
+		return self:refused(sasl.parameters(answer));
 	end
 	local challenge = answer[1] == "CONT" and decode(answer[3] or "");
 	if not challenge then return self:malformed(); end
@@ -167,13 +161,15 @@ function handler:accepted(fields)
 	for key, value in pairs(fields) do
 		if not NOT_ATTRIBUTES[key] then attributes[key] = value; end
 	end
-	if attributes.role and not role_known(attributes.role) then
-		module:log("error", "%s has the role %q, which this host does not define", user, attributes.role);
+	local role = ROLES[attributes.role] or attributes.role;
+	if role and not role_known(role) then
+		module:log("error", "%s has the role %q, which this host does not define", user, role);
 		return "failure", "temporary-auth-failure";
 	end
 	self.session.auth_attributes = attributes;
 	self.session.auth_anonymous = self.selected == "ANONYMOUS" or nil;
-	self.username, self.role = user, attributes.role;
+	self.session.extauth_grant = fields.grant;
+	self.username, self.role = user, role;
 	return "success", data;
 end
 
@@ -240,6 +236,9 @@ function accounts.provider.get_sasl_handler(session)
 end
 
 module:provides("auth", accounts.provider);
+
+module:require "tokens"(mechanisms);
+module:require "restrictions";
 
 -- Life ------------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 -- any number of exchanges at once.
 --
 -- Beyond that protocol, a server whose MECH lines have the parameter "extauth" understands MECHS, which asks for the
--- mechanisms to offer on one stream.
+-- mechanisms to offer on one stream, and TOKENS, which asks for the tokens that a login gets.
 local async = require "util.async";
 local gettime = require "util.time".monotonic;
 local unix = module:require "unix";
@@ -37,6 +37,16 @@ end
 
 local function unescape(value)
 	return (value:gsub("\1(.)", UNESCAPES));
+end
+
+-- The parameters of an answer, from its third field on.
+local function parameters(answer)
+	local found = {};
+	for i = 3, #answer do
+		local key, value = answer[i]:match("^([^=]+)=?(.*)$");
+		if key then found[key] = unescape(value); end
+	end
+	return found;
 end
 
 -- Tells whether the caller may wait: it is in one of Prosody's runners, and not below a C function such as an XML
@@ -158,7 +168,7 @@ function client:handle(fields)
 		return;
 	end
 	local exchange = self.exchanges[tonumber((fields[2] or ""):match("^%d+$"))];
-	if not exchange or not (verb == "OK" or verb == "FAIL" or verb == "CONT" or verb == "MECHS") then
+	if not exchange or not (verb == "OK" or verb == "FAIL" or verb == "CONT" or verb == "MECHS" or verb == "TOKENS") then
 		module:log("debug", "Ignoring %s %s from the authentication service", verb, tostring(fields[2]));
 		return;
 	end
@@ -291,4 +301,4 @@ function client:sweep()
 	for _, exchange in ipairs(over) do self:cancel(exchange); end
 end
 
-return { new = new; can_wait = can_wait; escape = escape; unescape = unescape };
+return { new = new; can_wait = can_wait; escape = escape; parameters = parameters };
