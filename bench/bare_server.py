@@ -9,6 +9,7 @@ import select
 import socket
 import sqlite3
 import sys
+from collections.abc import Callable
 from hmac import compare_digest
 
 from bench.plain_backend import passwords
@@ -29,6 +30,11 @@ def serve(database: str, domain: str, path: str) -> None:
             return YES if known is not None and compare_digest(known, rest.partition(":")[2]) else NO
         return YES if execute(EXISTS, {"1": domain, "2": user}).fetchone() else NO
 
+    loop(path, answer)
+
+
+def loop(path: str, answer: Callable[[str], bytes]) -> None:
+    """Answer the questions of all connections to a socket, one after the other, until ended."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen(1024)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from bench import connector as spawning
 from bench import databases, servers
+from bench import tokens as issued
 from bench.generator import Generator as LoadGenerator
 from bench.generator import Load, Measured
 from bench.plain_backend import passwords
@@ -59,6 +60,32 @@ def ejabberd(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
             )
             for name, what, host in work
             for connections, count in REQUESTS.items()
+        ]
+
+
+@contextmanager
+def tokens(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """Tokens in a password's place, over the ejabberd listener."""
+    configuration, files = issued.prepare(folder)
+    with ExitStack() as stack:
+        ours = stack.enter_context(servers.extauth(folder, configuration))
+        bare = {name: stack.enter_context(issued.floor(folder, name)) for name in files}
+        yield [
+            Case(
+                f"{name} token, {connections} connections",
+                {
+                    contender: _asking(
+                        generator,
+                        server,
+                        server.socket,
+                        Load("ejabberd", connections, REQUESTS[connections], issued.HOSTS[name], accounts=file),
+                    )
+                    for contender, server in {OURS: ours, "bare epoll": bare[name]}.items()
+                },
+                {"bare epoll": 0.45},
+            )
+            for name, file in files.items()
+            for connections in (8, 64)
         ]
 
 
@@ -272,6 +299,7 @@ def postgres(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
 GROUPS: Mapping[str, Group] = {
     "ejabberd": ejabberd,
     "hashing": hashing,
+    "tokens": tokens,
     "ldap": ldap,
     "postgres": postgres,
     "connector": connector,

@@ -39,6 +39,7 @@ class Load:
     users: int = 1000
     wrong: int = 10
     operation: str = "auth"
+    accounts: Path | None = None  # a file of user:password, instead of the usual ones
 
 
 class Generator:
@@ -85,6 +86,7 @@ class Generator:
             "-w": load.wrong,
             "-U": load.users,
             "-h": load.host,
+            **({"-f": load.accounts} if load.accounts else {}),
             "-T": 600,
         }
         return [str(self._program), *(str(word) for option in options.items() for word in option)]
