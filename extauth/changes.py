@@ -16,6 +16,7 @@ from extauth.model import (
     Listing,
     ListUsers,
     Origin,
+    PurgeUser,
     Reason,
     Reject,
     RemoveUser,
@@ -29,7 +30,7 @@ from extauth.model import (
 from extauth.soon import settle
 
 NO_USER = Reject(Reason.NO_USER)
-CHANGES = (SetPassword, CreateUser, ImportUser, RemoveUser, SetEnabled)  # of accounts
+CHANGES = (SetPassword, CreateUser, ImportUser, RemoveUser, PurgeUser, SetEnabled)  # of accounts
 
 
 Note = Callable[[str, str], None]
@@ -95,6 +96,8 @@ async def change(members: Sequence[Member], request: Request, note: Note) -> Ver
             return await _list(members, request, note, ask)
         if isinstance(request, ABOUT_TOKENS):
             return await _at_token_keeper(members, request, note, ask)
+        if isinstance(request, PurgeUser):
+            return await _purge(members, request, note, ask)
         return await _change(members, request, note, ask)
     except BackendDown as down:
         # Who knows the name can't be told: a change could go to the wrong place.
@@ -129,7 +132,25 @@ async def _change(members: Sequence[Member], request: Request, note: Note, ask: 
     return answer or NO_USER
 
 
-REVOKING = frozenset[type[Request]]((EndSessions, SetPassword, ImportUser, SetEnabled, RemoveUser))
+async def _purge(members: Sequence[Member], request: PurgeUser, note: Note, ask: _Asker) -> Verdict:
+    """Have every member remove the account, and find out which still know it."""
+    identity, origin = request.identity, request.origin
+    names: dict[str, list[str]] = {"removed": [], "kept": []}
+    for member in members:
+        removed = await ask(member, RemoveUser(identity, origin)) if RemoveUser in member.backend.handles else None
+        if isinstance(removed, Accept):
+            names["removed"].append(member.name)
+            note(member.name, "removed")
+        elif UserExists in member.backend.handles and isinstance(await ask(member, UserExists(identity, origin)), Accept):
+            names["kept"].append(member.name)
+            note(member.name, "kept")
+        else:
+            note(member.name, "unknown")
+    await _at_token_keeper(members, EndSessions(identity, origin, revocation(request)), note, ask)
+    return Accept(identity, {what: ", ".join(where) for what, where in names.items()})
+
+
+REVOKING = frozenset[type[Request]]((EndSessions, SetPassword, ImportUser, SetEnabled, RemoveUser, PurgeUser))
 
 
 def revocation(request: Request) -> str:
@@ -140,7 +161,7 @@ def revocation(request: Request) -> str:
         return "password"
     if isinstance(request, SetEnabled) and not request.enabled:
         return "disabled"
-    return "removed" if isinstance(request, RemoveUser) else ""
+    return "removed" if isinstance(request, RemoveUser) else "purged" if isinstance(request, PurgeUser) else ""
 
 
 async def _at_token_keeper(members: Sequence[Member], request: Request, note: Note, ask: _Asker) -> Verdict:

@@ -145,6 +145,11 @@ class Credentials:
         return len(ended)
 
 
+def purging(identity: Identity) -> Statement:
+    """Return what deletes all credentials of a user, but for their SCRAM keys."""
+    return _END_USER, (identity.domain, identity.user)
+
+
 def _issued(row: Row) -> Issued:
     word, kind, label, mechanism, one_time, made, expires, used = row
     assert isinstance(made, int)

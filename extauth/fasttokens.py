@@ -96,6 +96,11 @@ class FastTokens:
         return len(ended)
 
 
+def purging(identity: Identity) -> Statement:
+    """Return what deletes the tokens of all of a user's devices."""
+    return _END_USER, (identity.domain, identity.user)
+
+
 def _slots(row: Row, now: int) -> list[tuple[str, int]]:
     device, counter, _, in_use, in_use_expires = row
     assert isinstance(counter, int)

@@ -75,7 +75,7 @@ _DROP_ISSUED = (
 )
 _DROP_USER = "DELETE FROM scram_user WHERE domain = $1 AND name = $2"
 _DROP_SALTS = "DELETE FROM scram_salt WHERE domain = $1 AND name = $2"
-_DROP_KEYS = "DELETE FROM scram_key WHERE domain = $1 AND name = $2"
+_DROP_KEYS = "DELETE FROM scram_key WHERE domain = $1 AND name = $2 RETURNING credential"
 
 
 class Ring(Struct, frozen=True, gc=False):
@@ -269,11 +269,6 @@ class Keyring:
         """Return what ends all credentials of the user, or (without one) of the domain, but the passwords."""
         return [(_DROP_ISSUED, (identity.domain, identity.user, PASSWORD, f"{LEARNED}%"))]
 
-    def dropping_all(self, identity: Identity) -> Sequence[Statement]:
-        """Return what ends all credentials of the user, and forgets the salts."""
-        user = (identity.domain, identity.user)
-        return [(_DROP_USER, user), (_DROP_SALTS, user), (_DROP_KEYS, user)]
-
     async def _derive(
         self, prepared: str, stamp: str, iterations: int, salts: Sequence[tuple[scram.Hash, bytes]]
     ) -> PasswordKeys:
@@ -281,6 +276,12 @@ class Keyring:
             return tuple(FamilyKeys(h.value, salt, scram.make(h, prepared, salt, iterations)) for h, salt in salts)
 
         return PasswordKeys(stamp, iterations, await self._hashing.run(derive))
+
+
+def dropping_all(identity: Identity) -> Sequence[Statement]:
+    """Return what ends all credentials of the user, and forgets the salts. They return a row for each key."""
+    user = (identity.domain, identity.user)
+    return [(_DROP_USER, user), (_DROP_SALTS, user), (_DROP_KEYS, user)]
 
 
 def _ring(rows: list[Row]) -> Ring | None:

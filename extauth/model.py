@@ -252,6 +252,15 @@ class RemoveUser(Request, frozen=True, gc=False):
     operation: ClassVar[str] = "remove-user"
 
 
+class PurgeUser(Request, frozen=True, gc=False):
+    """Remove the account wherever that can be done: answered by `Accept`, also if there was none.
+
+    Its attributes name the backends: `removed` says where, `kept` where it is still known and has to be removed by other means.
+    """
+
+    operation: ClassVar[str] = "purge-user"
+
+
 class SetEnabled(Request, frozen=True, gc=False):
     """Allow or refuse all logins of an account, keeping its credentials."""
 

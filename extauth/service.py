@@ -26,6 +26,7 @@ from extauth.metrics import Metrics
 from extauth.model import Anonymous, Identity, Origin, Reason, Reject, Request, Verdict
 from extauth.negotiation import Negotiation
 from extauth.passwords.scram import ADVISED_ITERATIONS
+from extauth.purge import purge
 from extauth.revocation import Revocations
 from extauth.sasl.advertise import Holder, Offer, Repertoire, problems, repertoire
 from extauth.sasl.exchange import Exchange
@@ -191,6 +192,16 @@ class Service:
     def layered(self) -> Mapping[str, Layered]:
         """The backends with all that is around them."""
         return self._generation.layered
+
+    async def purge(self, identity: Identity) -> Mapping[str, int]:
+        """Delete all that the store holds about a user whose accounts have been removed; return how much there was of what.
+
+        Raises:
+            BackendDown: the store did not take it.
+        """
+        purged = await purge(self.store, identity)
+        await self.caches.forget(identity)
+        return purged
 
     async def knowing(self, identity: Identity) -> list[Knowledge]:
         """Ask every backend of the domain whether it knows a name."""

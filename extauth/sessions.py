@@ -47,6 +47,7 @@ _CAP = (
     f"UPDATE family SET ended = $1, cause = 'oldest' WHERE {_OTHERS} AND id NOT IN "
     f"(SELECT id FROM family WHERE {_USERS} AND {_LIVES} AND id <> $2 ORDER BY made DESC, id LIMIT $5)"
 )
+_PURGE = "DELETE FROM family WHERE domain = $1 AND name = $2 RETURNING id"
 _SWEEP = "DELETE FROM family WHERE ends <= $1"
 _STATE = "SELECT ended, cause, ends FROM family WHERE id = $1 AND domain = $2 AND name = $3"
 _COLUMNS = "SELECT id, domain, name, device, made, used, ends, seq FROM family"
@@ -200,6 +201,11 @@ class Sessions:
         """Use a one-time token up; False: it has been."""
         spent, _ = await self._store.write((_SPEND, (mac, expires)), (_SWEEP_SPENT, (int(self._now()),)))
         return bool(spent)
+
+
+def purging(identity: Identity) -> Statement:
+    """Return what deletes the user's families. What makes their tokens void stays, or they would be good again."""
+    return _PURGE, (identity.domain, identity.user)
 
 
 def _horizon(rows: list[Row]) -> tuple[int, int]:

@@ -6,14 +6,14 @@ another issuer nor a later bearer of the same nickname gets in by it.
 
 from extauth.model import Accept, Answer, Identity, Reason, Reject
 from extauth.soon import Soon, settle, then
-from extauth.store import Row, Store
+from extauth.store import Row, Statement, Store
 
 _FIND = "SELECT issuer, subject FROM subject WHERE domain = $1 AND name = $2"
 _CLAIM = (
     "INSERT INTO subject (domain, name, issuer, subject) VALUES ($1, $2, $3, $4) ON CONFLICT (domain, name) DO NOTHING "
     "RETURNING name"
 )
-FORGET = "DELETE FROM subject WHERE domain = $1 AND name = $2"
+_PURGE = "DELETE FROM subject WHERE domain = $1 AND name = $2 RETURNING subject"
 
 
 def admit(store: Store, accepted: Accept, issuer: str, subject: str) -> Soon[Answer | None]:
@@ -29,6 +29,11 @@ def admit(store: Store, accepted: Accept, issuer: str, subject: str) -> Soon[Ans
         return accepted if rows[0] == (issuer, subject) else Reject(Reason.NAME_TAKEN)
 
     return then(_find(store, accepted.identity), weigh)
+
+
+def purging(identity: Identity) -> Statement:
+    """Return what makes the name nobody's."""
+    return _PURGE, (identity.domain, identity.user)
 
 
 def _find(store: Store, identity: Identity) -> Soon[list[Row]]:

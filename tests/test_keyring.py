@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from extauth import keyring
-from extauth.keyring import MAX_CANDIDATES, PASSWORD, Keyring, Ring
+from extauth.keyring import MAX_CANDIDATES, PASSWORD, Keyring, Ring, dropping_all
 from extauth.model import Identity
 from extauth.passwords import scram
 from extauth.soon import settle
@@ -188,7 +188,7 @@ async def test_all_are_dropped_with_their_salts(place: Place) -> None:
     for user in (ALICE, BOB, ELSEWHERE):
         await place.keys.add(user, "app:phone", "fake phone")
     before = await place.find()
-    await place.store.write(*place.keys.dropping_all(ALICE))
+    await place.store.write(*dropping_all(ALICE))
     assert await place.find() is None
     assert await place.names(BOB) == await place.names(ELSEWHERE) == ["app:phone"]
     await place.keys.add(ALICE, "app:phone", "fake phone")

@@ -10,7 +10,7 @@ import trio
 
 from extauth.backend import Backend, Context
 from extauth.errors import BackendDown, ConfigError
-from extauth.keyring import PASSWORD, Keyring
+from extauth.keyring import PASSWORD, Keyring, dropping_all
 from extauth.layers import learning as module
 from extauth.layers.compose import Layered, surround
 from extauth.layers.learning import Learning, Share
@@ -480,7 +480,7 @@ async def test_keys_that_others_have_dropped_are_made_again_once_that_is_told(si
         await site.login()
         await site.learned()
         assert await site.proves() is (None if told else True)
-        await site.store.write(*site.keyring.dropping_all(ALICE))
+        await site.store.write(*dropping_all(ALICE))
     site.layered.forget(ALICE)
     await site.login()
     await site.learned()
@@ -499,7 +499,7 @@ async def test_the_share_of_users_with_keys(site: Site) -> None:
     assert await site.layer.share() == {"example.com": Share(1, 1)}
     await site.login()
     await site.learned()
-    await site.store.write(*site.keyring.dropping_all(BOB))
+    await site.store.write(*dropping_all(BOB))
     assert await site.layer.share() == {"example.com": Share(2, 1)}
 
 

@@ -8,7 +8,7 @@ import structlog
 
 from extauth.backend import Context
 from extauth.errors import BackendDown
-from extauth.keyring import COMPARED, PASSWORD, FamilyKeys, Keyring, PasswordKeys, Ring
+from extauth.keyring import COMPARED, PASSWORD, FamilyKeys, Keyring, PasswordKeys, Ring, dropping_all
 from extauth.model import (
     Accept,
     Answer,
@@ -208,7 +208,7 @@ class LocalBackend:
     async def _remove(self, request: RemoveUser) -> Answer | None:
         identity = request.identity
         removing = (_REMOVE, (identity.domain, identity.user))
-        removed, *_ = await self._store.write(removing, *self._keyring.dropping_all(identity))
+        removed, *_ = await self._store.write(removing, *dropping_all(identity))
         return Accept(identity) if removed else None
 
     async def _enable(self, request: SetEnabled) -> Answer | None:

@@ -3,7 +3,8 @@
 import trio
 
 from extauth import jid
-from extauth.admin.command import Command, ImportedAccount, Reply, Verb, about_account, ask, result
+from extauth.admin.command import Command, ImportedAccount, Reply, Verb, about_account, ask, reply, result, unavailable
+from extauth.errors import BackendDown
 from extauth.model import (
     Accept,
     CreateUser,
@@ -12,6 +13,7 @@ from extauth.model import (
     ImportUser,
     ListUsers,
     Origin,
+    PurgeUser,
     Reason,
     Reject,
     RemoveUser,
@@ -19,7 +21,9 @@ from extauth.model import (
     SetPassword,
     Unavailable,
     UserExists,
+    Verdict,
 )
+from extauth.purge import REMAINS
 from extauth.service import Service
 from extauth.soon import settle
 
@@ -56,12 +60,26 @@ async def _user_import(service: Service, command: Command, origin: Origin) -> Re
     return result(outcomes)
 
 
+async def _user_purge(service: Service, command: Command, origin: Origin) -> Reply:
+    """Remove all that there is of `jid`: the account where that can be done, and everything in the store."""
+    identity = jid.parse(command.jid)
+    verdict: Verdict = await settle(service.ask(PurgeUser(identity, origin)))
+    if not isinstance(verdict, Accept):
+        return reply(verdict)
+    try:
+        deleted = await service.purge(identity)
+    except BackendDown as down:
+        return unavailable(str(down))
+    return result({"jid": str(identity), **verdict.attributes, "deleted": deleted, "remains": REMAINS})
+
+
 VERBS: dict[str, Verb] = {
     "user-add": about_account(CreateUser),
     "user-passwd": about_account(SetPassword),
     "user-enable": about_account(lambda i, o, _: SetEnabled(i, o, enabled=True)),
     "user-disable": about_account(lambda i, o, _: SetEnabled(i, o, enabled=False)),
     "user-remove": about_account(lambda i, o, _: RemoveUser(i, o)),
+    "user-purge": _user_purge,
     "user-show": about_account(lambda i, o, _: FindAccount(i, o)),
     "user-list": _user_list,
     "user-import": _user_import,

@@ -68,6 +68,19 @@ def remove(choices: Choices, jid: str) -> None:
     _one(choices, Command("user-remove", jid=jid), "removed")
 
 
+@user.command()
+@click.argument("jid")
+@click.confirmation_option("--yes", prompt="Remove this account, and everything that is kept about it?")
+@options
+@click.pass_obj
+def purge(choices: Choices, jid: str) -> None:
+    """Remove everything about JID: the account, sessions, credentials, learned keys, the record of logins.
+
+    A backend that can't remove accounts (a directory) keeps its own; which one does is said, and the rest goes all the same.
+    """
+    show(choices, perform_anyhow(choices, Command("user-purge", jid=jid)), _purged)
+
+
 @user.command(name="show")
 @click.argument("jid")
 @options
@@ -100,6 +113,14 @@ user.add_command(import_)
 
 def _one(choices: Choices, command: Command, done: str) -> None:
     show(choices, perform_anyhow(choices, command), lambda account: f"{account['jid']}: {done}")
+
+
+def _purged(result: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count} {kind}" for kind, count in result["deleted"].items() if count)
+    lines = [f"{result['jid']}: account removed from {result['removed'] or 'no backend'}; deleted: {counts or 'nothing else'}"]
+    if result["kept"]:
+        lines.append(f"  kept by {result['kept']}, where it has to be removed by other means; until then it may log in")
+    return "\n".join([*lines, *(f"  remains: {what}" for what in result["remains"])])
 
 
 def _line(account: dict[str, str]) -> str:

@@ -24,7 +24,7 @@ from extauth.model import (
     UserExists,
 )
 from extauth.soon import Soon, settle, then
-from extauth.store import Row, Store
+from extauth.store import Row, Statement, Store
 
 LOGINS = (CheckPassword, CheckToken, CheckCertificate)
 MOST = 100_000  # people of whom the process itself remembers that they have been seen today
@@ -37,6 +37,7 @@ _RECORD = (
     "ON CONFLICT (domain, name, backend) DO UPDATE SET last = excluded.last"
 )
 _FORGET = "DELETE FROM seen WHERE domain = $1 AND name = $2 AND backend = $3 RETURNING backend"
+_PURGE = "DELETE FROM seen WHERE domain = $1 AND name = $2 RETURNING backend"
 _COUNT = "SELECT domain, COUNT(*) FROM seen WHERE backend = $1 AND last > $2 GROUP BY domain"
 
 
@@ -76,7 +77,7 @@ class Seen:
         for backend in backends:
             self._today.pop((identity, backend), None)
         user = (identity.domain, identity.user)
-        gone = await self._store.write(*((_FORGET, (*user, backend)) for backend in backends), (subjects.FORGET, user))
+        gone = await self._store.write(*((_FORGET, (*user, backend)) for backend in backends), subjects.purging(identity))
         return any(gone)
 
     def doubt(self, which: Iterable[tuple[Identity, str]] | None = None) -> None:
@@ -91,6 +92,11 @@ class Seen:
         """Return how many users of each domain have logged in by a backend since then (Unix seconds)."""
         rows = await settle(self._store.read(_COUNT, backend, int(since)))
         return {str(domain): count for domain, count in rows if isinstance(count, int)}
+
+
+def purging(identity: Identity) -> Statement:
+    """Return what deletes all logins of a user."""
+    return _PURGE, (identity.domain, identity.user)
 
 
 def _is_recent(row: Row, backend: str, now: int) -> bool:
