@@ -37,6 +37,7 @@ from extauth.model import (
     Reason,
     Reject,
     Request,
+    Tokens,
     Unavailable,
     UserExists,
     Verdict,
@@ -304,7 +305,7 @@ def record(
 ) -> None:  # fmt: skip
     """Count a decision and write its audit line: the one place where that is done."""
     detail = ""
-    if isinstance(verdict, Accept):
+    if isinstance(verdict, Accept | Tokens):
         result, reason, identity = "accept", "ok", verdict.identity
     elif isinstance(verdict, Reject):
         result, reason = "reject", str(verdict.reason)

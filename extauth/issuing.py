@@ -28,6 +28,26 @@ class IssueTokens(Request, frozen=True, gc=False):
     device: str = ""
 
 
+class StartRelogin(Request, frozen=True, gc=False):
+    """Begin a session of relogin keys after a primary login: answered by `Tokens`, the first key.
+
+    `cookie`: the session is bound to it; None: to none.
+    """
+
+    operation: ClassVar[str] = "start-relogin"
+    login: Login
+    device: str = ""
+    cookie: Secret | None = None
+
+
+class Relogin(Request, frozen=True, gc=False):
+    """Log in by a relogin key of the domain, which names the user: answered by `Tokens`, the next. `cookie` came with it."""
+
+    operation: ClassVar[str] = "relogin"
+    key: Secret
+    cookie: Secret | None = None
+
+
 class IssueToken(Request, frozen=True, gc=False):
     """Make one token of another kind, by order of an administrator; `lifetime` in seconds (0: as configured)."""
 
@@ -92,7 +112,7 @@ class EndCredential(Request, frozen=True, gc=False):
 
 
 ABOUT_TOKENS = (
-    *(IssueTokens, IssueToken, InspectToken, ListSessions, EndSessions),
+    *(IssueTokens, StartRelogin, Relogin, IssueToken, InspectToken, ListSessions, EndSessions),
     *(IssueCredential, ListCredentials, EndCredential),
 )
 

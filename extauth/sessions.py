@@ -21,8 +21,8 @@ _MINE = "id = $2 AND domain = $3 AND name = $4"
 _USERS = "domain = $3 AND name = $4"
 
 _BEGIN = (
-    "INSERT INTO family (id, domain, name, device, proven, made, used, ends, seq, rotated, expires, ended, cause) "
-    "SELECT $2, $3, $4, $5, $6, $7, $1, $8, 1, 0, $9, 0, '' WHERE NOT EXISTS (SELECT 1 FROM token_horizon h "
+    "INSERT INTO family (id, domain, name, device, proven, made, used, ends, seq, rotated, expires, ended, cause, cookie) "
+    "SELECT $2, $3, $4, $5, $6, $7, $1, $8, 1, 0, $9, 0, '', $10 WHERE NOT EXISTS (SELECT 1 FROM token_horizon h "
     "WHERE h.domain = $3 AND h.name IN ($4, '') AND h.not_before >= $6) ON CONFLICT (id) DO NOTHING"
 )
 _RENEW = (
@@ -32,13 +32,20 @@ _RENEW = (
 # $5 is the number presented. It is the one issued last: the next takes its place. It is the one before, whose successor was
 # never used, and that was a moment ago: the successor is given again. Else two have it, and nobody can tell who is the thief.
 _GOOD = "seq = $5 OR (seq - 1 = $5 AND rotated > $7 AND rotated < $8)"
-_ROTATE = (
+_TURN = (
     f"UPDATE family SET ended = CASE WHEN {_GOOD} THEN ended ELSE $1 END, "
     f"cause = CASE WHEN {_GOOD} THEN cause ELSE 'reused' END, "
     "used = $1, rotated = CASE WHEN seq = $5 THEN $1 ELSE rotated END, "
-    "expires = CASE WHEN seq <> $5 THEN expires WHEN ends < $6 THEN ends ELSE $6 END, "
-    "seq = CASE WHEN seq = $5 THEN seq + 1 ELSE seq END "
-    f"WHERE {_MINE} AND {_LIVES} RETURNING seq, expires, ends, ended"
+    "seq = CASE WHEN seq = $5 THEN seq + 1 ELSE seq END"
+)
+_TURNED = f"WHERE {_MINE} AND {_LIVES}"
+_TOLD = "RETURNING seq, expires, ends, ended"
+_ROTATE = f"{_TURN}, expires = CASE WHEN seq <> $5 THEN expires WHEN ends < $6 THEN ends ELSE $6 END {_TURNED} {_TOLD}"
+# Of relogin keys the family itself ends at $6, if it is not used before: but not later than $9 seconds after it was made. Who
+# lacks the cookie has no turn, neither a good one nor a bad one.
+_SLIDE = (
+    f"{_TURN}, ends = CASE WHEN seq <> $5 THEN ends WHEN made / 1000 + $9 < $6 THEN made / 1000 + $9 ELSE $6 END "
+    f"{_TURNED} AND (cookie IS NULL OR cookie = $10) {_TOLD}"
 )
 # What a new family ends of the same user, if it has begun.
 _OTHERS = f"{_USERS} AND ended = 0 AND id <> $2 AND EXISTS (SELECT 1 FROM family f WHERE f.id = $2 AND f.ended = 0)"
@@ -51,6 +58,7 @@ _PURGE = "DELETE FROM family WHERE domain = $1 AND name = $2 RETURNING id"
 _SWEEP = "DELETE FROM family WHERE ends <= $1"
 _STATE = "SELECT ended, cause, ends FROM family WHERE id = $1 AND domain = $2 AND name = $3"
 _COLUMNS = "SELECT id, domain, name, device, made, used, ends, seq FROM family"
+_OWNER = "SELECT name FROM family WHERE id = $1 AND domain = $2"
 _FIND = f"{_COLUMNS} WHERE {_MINE} AND {_LIVES}"
 _LIST = f"{_COLUMNS} WHERE {_USERS} AND id > $2 AND {_LIVES} ORDER BY id LIMIT $5"
 _LIST_ALL = f"{_COLUMNS} WHERE domain = $3 AND id > $2 AND {_LIVES} ORDER BY id LIMIT $4"
@@ -105,10 +113,13 @@ class Sessions:
 
     # A family's life --------------------------------------------------------------------------------------------------------
 
-    async def current(self, identity: Identity, login: Login, device: str, expires: int, ends: int) -> Turn | Reason:
+    async def current(
+        self, identity: Identity, login: Login, device: str, expires: int, ends: int, cookie: bytes | None = None
+    ) -> Turn | Reason:
         """Return the refresh token that whoever made this login holds or is to hold; a primary login begins the family.
 
-        `expires` is of the token if there has to be a new one, `ends` of the family if this begins it (Unix seconds).
+        `expires` is of the token if there has to be a new one, `ends` of the family if this begins it (Unix seconds);
+        `cookie` is the digest of a cookie that `relogin` is bound to.
         """
         now = self._now()
         second = int(now)
@@ -117,7 +128,7 @@ class Sessions:
         if not login.primary:
             ([*renewed],) = await self._store.write(renew)
         else:
-            begin: Statement = (_BEGIN, (*mine, device, login.at, int(now * 1000), ends, min(expires, ends)))
+            begin: Statement = (_BEGIN, (*mine, device, login.at, int(now * 1000), ends, min(expires, ends), cookie))
             replace: list[Statement] = [(_REPLACE, (*mine, device))] if device else []
             cap: Statement = (_CAP, (*mine, self._cap - 1))  # among those that are left
             _, renewed, *_ = await self._store.write(begin, renew, *replace, cap, (_SWEEP, (second,)))
@@ -128,13 +139,37 @@ class Sessions:
 
     async def rotate(self, identity: Identity, family: str, number: int, expires: int) -> Turn | Reason:
         """Use the refresh token `number` of a family. Returns its successor, or why there is none."""
+        turn = await self._turn(_ROTATE, identity, family, number, expires)
+        return await settle(self._why_not(identity, family)) if turn is None else turn
+
+    async def relogin(
+        self, identity: Identity, family: str, number: int, ends: int, lifetime: int, cookie: bytes
+    ) -> Turn | Reason:
+        """Use the relogin key `number` of a family: `rotate`, but it is the family that slides: it lives until `ends` now.
+
+        `lifetime` is that of the family in all (seconds), `cookie` the digest of what came with the key.
+        """
+        turn = await self._turn(_SLIDE, identity, family, number, ends, lifetime, cookie)
+        if turn is not None:
+            return turn
+        living = await settle(self.find(identity, family))
+        return Reason.WRONG_TOKEN if living is not None else await settle(self._why_not(identity, family))
+
+    async def _turn(
+        self, sql: str, identity: Identity, family: str, number: int, until: int, *more: Value
+    ) -> Turn | Reason | None:
         now = int(self._now())
-        values = (now, family, identity.domain, identity.user, number, expires, now - self._grace, now + self._grace)
-        (rows,) = await self._store.write((_ROTATE, values))
+        values = (now, family, identity.domain, identity.user, number, until, now - self._grace, now + self._grace)
+        (rows,) = await self._store.write((sql, (*values, *more)))
         if not rows:
-            return await settle(self._why_not(identity, family))
+            return None
         *turn, ended = map(_int, rows[0])
         return Reason.TOKEN_REUSED if ended else Turn(*turn)
+
+    def owner(self, domain: str, family: str) -> Soon[Identity | None]:
+        """Return whose a family of the domain is, that there is or was not long ago."""
+        rows = self._store.read(_OWNER, family, domain)
+        return then(rows, lambda rows: Identity(str(rows[0][0]), domain) if rows else None)
 
     def find(self, identity: Identity, family: str) -> Soon[Session | None]:
         """Return a family; None: it has ended or been revoked, or there is none."""

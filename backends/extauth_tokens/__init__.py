@@ -16,6 +16,7 @@ from extauth.tokens.kinds import PROVISION, TOKEN_SECRET
 from extauth_tokens.config import Config
 from extauth_tokens.issued import IssuedCredentials
 from extauth_tokens.keeper import TokenBackend
+from extauth_tokens.relogin import ReloginKeys
 
 
 @asynccontextmanager
@@ -27,7 +28,8 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
     credentials = Credentials(context.store, keyring, context.now, config.max_app_passwords)
     fast = FastTokens(context.store, keys, context.now, config.fast_lifetime)
     issued = IssuedCredentials(context.name, credentials, fast, config.temporary_lifetime)
-    yield TokenBackend(config, keys, sessions, issued, context.now)
+    relogin_keys = ReloginKeys(config, keys, sessions, context.now)
+    yield TokenBackend(config, keys, sessions, issued, relogin_keys, context.now)
 
 
 def _read_keys(name: str, config: Config) -> dict[str, bytes]:

@@ -22,6 +22,9 @@ class Config:
     grace: int = LONGEST_GRACE  # for a refresh token whose successor got lost on its way
     max_sessions: int = 20  # of one user; one more ends the oldest
     revocable_access: bool = False  # whether access tokens end with their session, for a look into the store at each login
+    relogin_lifetime: int = 120  # of a session of relogin keys, from its last use
+    relogin_key: Literal["opaque", "jwt"] = "opaque"
+    bind_cookie: bool = False  # whether sessions of relogin keys have to be bound to a cookie
     temporary_lifetime: int = 60
     fast_lifetime: int = 21 * DAY  # of FAST tokens
     max_app_passwords: int = 10  # of one user
@@ -36,6 +39,8 @@ class Config:
                 raise ValueError(f"{name}: must be 1 second to 10000 days")
         if not self.access_lifetime <= self.refresh_lifetime <= self.session_lifetime:
             raise ValueError("access_lifetime, refresh_lifetime, session_lifetime: must be in order")
+        if self.relogin_lifetime > self.session_lifetime:
+            raise ValueError("relogin_lifetime, session_lifetime: must be in order")
         if not 0 <= self.grace <= LONGEST_GRACE:
             raise ValueError(f"grace: must be 0 to {LONGEST_GRACE} seconds")
         if not 1 <= self.max_sessions <= MOST_SESSIONS:

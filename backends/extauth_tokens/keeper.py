@@ -23,12 +23,13 @@ from extauth.model import (
 )
 from extauth.sessions import Session, Sessions, Turn
 from extauth.soon import Soon, settle, then
-from extauth.tokens import credential, xoauth
+from extauth.tokens import credential, relogin, xoauth
 from extauth.tokens.grant import BY_TOKEN, FAMILY
 from extauth.tokens.kinds import ACCESS, GUEST, KINDS, REFRESH, TOKEN_SECRET, Kind
 from extauth.tokens.xoauth import Sealed, Token
 from extauth_tokens.config import Config
 from extauth_tokens.issued import IssuedCredentials
+from extauth_tokens.relogin import ReloginKeys
 
 Reply = Soon[Answer | None]
 
@@ -39,13 +40,20 @@ class TokenBackend:
     """Judges and issues tokens."""
 
     def __init__(
-        self, rules: Config, keys: Keystore, sessions: Sessions, issued: IssuedCredentials, now: Callable[[], float]
+        self,
+        rules: Config,
+        keys: Keystore,
+        sessions: Sessions,
+        issued: IssuedCredentials,
+        relogin_keys: ReloginKeys,
+        now: Callable[[], float],
     ) -> None:
         self._rules = rules
         self._rotating = rules.mode == "rotating"
         self._keys = keys
         self._sessions = sessions
         self._issued = issued
+        self._relogin_keys = relogin_keys
         self._now = now
         self._answers: dict[type[Request], Callable[[Any], Reply]] = {
             CheckToken: self._check_token,
@@ -56,6 +64,7 @@ class TokenBackend:
             ListSessions: self._list,
             EndSessions: self._end,
             **issued.answers,
+            **relogin_keys.answers,
         }
         self.handles = frozenset(self._answers)
 
@@ -75,6 +84,9 @@ class TokenBackend:
         claim = credential.recognise(secret.reveal())
         if claim is not None:
             return self._issued.judge(identity, origin.mechanism, claim)
+        key = relogin.recognise(secret.reveal())
+        if key is not None:
+            return self._relogin_keys.login(identity, mechanism, key)
         text = xoauth.recognise(secret.reveal())
         return None if text is None else self._judge(identity, origin, text, mechanism)
 
@@ -201,6 +213,9 @@ class TokenBackend:
     # Looking after --------------------------------------------------------------------------------------------------------
 
     def _inspect(self, request: InspectToken) -> Reply:
+        key = relogin.recognise(request.token.reveal())
+        if key is not None:
+            return self._relogin_keys.inspect(request.identity.domain, key)
         text = xoauth.recognise(request.token.reveal())
         return Reject(Reason.BAD_TOKEN) if text is None else self._verify(request.identity.domain, text, self._describe)
 

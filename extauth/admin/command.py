@@ -44,6 +44,7 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True):
     device: str = ""
     session: str = ""
     token: str = ""
+    cookie: str | None = None
     key: str = ""
     key_id: str = ""
     value: bytes = b""

@@ -12,6 +12,8 @@ from extauth.issuing import (
     ListCredentials,
     ListSessions,
     Login,
+    Relogin,
+    StartRelogin,
 )
 from extauth.model import Accept, Identity, Origin, Reason, Request, Secret, UserExists, Verdict
 from extauth.service import Service
@@ -38,8 +40,12 @@ async def _token_issue(service: Service, command: Command, origin: Origin) -> Re
         return await ask(service, IssueToken(identity, origin, command.kind, command.fields, command.lifetime))
     if not isinstance(known, Accept):
         return reply(known)
-    login = Login(service.milliseconds(), new_family(), primary=True)  # by order of the administrator
-    return await ask(service, IssueTokens(identity, origin, login, command.device))
+    return await ask(service, IssueTokens(identity, origin, _login(service), command.device))
+
+
+def _login(service: Service) -> Login:
+    """Return a login by order of the administrator."""
+    return Login(service.milliseconds(), new_family(), primary=True)
 
 
 def _credential(identity: Identity, command: Command, origin: Origin) -> Request:
@@ -70,6 +76,25 @@ async def _session_end(service: Service, command: Command, origin: Origin) -> Re
     return await ask(service, EndSessions(found.identity, origin, "administrator", found.attributes["family"]))
 
 
+async def _session_start(service: Service, command: Command, origin: Origin) -> Reply:
+    """A relogin key for `jid` (and `device`), bound to `cookie` if there is one."""
+    identity = jid.parse(command.jid)
+    known: Verdict = await settle(service.ask(UserExists(identity, origin)))
+    if not isinstance(known, Accept):
+        return reply(known)
+    return await ask(service, StartRelogin(identity, origin, _login(service), command.device, _cookie(command)))
+
+
+async def _session_relogin(service: Service, command: Command, origin: Origin) -> Reply:
+    """Whose the relogin key `token` of `domain` is, and the next one, if `cookie` is that of the session."""
+    nobody = Identity("", jid.domain_part(command.domain))
+    return await ask(service, Relogin(nobody, origin, Secret(command.token), _cookie(command)))
+
+
+def _cookie(command: Command) -> Secret | None:
+    return None if command.cookie is None else Secret(command.cookie)
+
+
 async def _credential_end(service: Service, command: Command, origin: Origin) -> Reply:
     """Revoke the app passwords and temporary tokens of `jid` with the id or label `label`."""
     return await ask(service, EndCredential(jid.parse(command.jid), origin, command.label))
@@ -86,4 +111,6 @@ VERBS: dict[str, Verb] = {
     "credential-end": _credential_end,
     "session-list": _session_list,
     "session-end": _session_end,
+    "session-start": _session_start,
+    "session-relogin": _session_relogin,
 }

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from extauth.passwords import scram
 from extauth.passwords.prepare import for_storing
+from extauth.tokens import relogin
 
 CLOSED = "connection closed without an answer"
 SASL = "dovecot"  # the protocol whose listeners take any mechanism
@@ -147,7 +148,9 @@ class _Scram:
 
 
 def _decoded(token: str) -> bytes:
-    """Return a token as X-OAUTH has it; people hold it in base64."""
+    """Return a token as X-OAUTH has it; people hold it in base64, unless it is a relogin key."""
+    if relogin.recognise(token):
+        return token.encode()
     try:
         return base64.b64decode(token, validate=True)
     except ValueError:

@@ -132,6 +132,19 @@ def end(choices: Choices, jid: str, family: str, device: str, domain: str, *, ev
     show(choices, perform_anyhow(choices, command), _ended)
 
 
+@session.command()
+@click.argument("jid")
+@click.option("--device", metavar="NAME", default="", help="Whose session it is: a device has one.")
+@click.option("--cookie", "bound", is_flag=True, help="Bind it to a cookie, read from a prompt or standard input.")
+@options
+@click.pass_obj
+def start(choices: Choices, jid: str, device: str, *, bound: bool) -> None:
+    """Begin a session for JID, as after a login by password, and show its first relogin key."""
+    cookie = read_secret("Cookie") if bound else None
+    command = Command("session-start", jid=jid, device=device, cookie=cookie)
+    show(choices, perform_anyhow(choices, command), _described)
+
+
 def _sessions(choices: Choices, jid: str, domain: str) -> list[dict[str, str]]:
     if not jid:
         domain = only_domain(choices, domain)

@@ -93,6 +93,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE scram_user ADD COLUMN hashes TEXT",
         "CREATE INDEX scram_user_of_few_hashes ON scram_user (hashes) WHERE hashes IS NOT NULL",
     ),
+    (
+        # SHA-256 of the cookie that a session of relogin keys is bound to, if it is.
+        "ALTER TABLE family ADD COLUMN cookie BYTEA",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

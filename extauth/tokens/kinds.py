@@ -12,6 +12,7 @@ DAY = 24 * HOUR
 
 TOKEN_SECRET = "token_secret"  # noqa: S105 - the name of a key
 FAST_SECRET = "fast_secret"  # noqa: S105 - another
+RELOGIN_SECRET = "relogin_secret"  # noqa: S105 - a third
 
 
 class Kind(Struct, frozen=True, kw_only=True):
@@ -55,4 +56,4 @@ GUEST = Kind(
 
 KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in (ACCESS, REFRESH, PROVISION, GUEST)})
 
-KEYS = tuple(sorted({FAST_SECRET, *(kind.key for kind in KINDS.values())}))
+KEYS = tuple(sorted({FAST_SECRET, RELOGIN_SECRET, *(kind.key for kind in KINDS.values())}))
