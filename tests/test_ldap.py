@@ -193,6 +193,25 @@ async def test_a_certificate_that_proves_nothing_is_refused(
         assert ADMIN_PASSWORD not in told
 
 
+@pytest.mark.parametrize("start_tls", [False, True], ids=["ldaps", "StartTLS"])
+async def test_a_server_may_ask_for_a_certificate(
+    tmp: Path, site: Site, certificates: Certificates, *, start_tls: bool
+) -> None:
+    (tmp / "slapd").mkdir()
+    (tmp / "elsewhere").mkdir()
+    own = certificates.client("extauth@xmpp.test")
+    key = tmp / "key.pem"
+    key.write_text(own.read_text().partition("-----END CERTIFICATE-----\n")[2])
+    others = make_certificates(tmp / "elsewhere", ["localhost"]).server
+    with Slapd(tmp / "slapd", certificates, ACCOUNTS, demanding=True) as server:
+        url = server.url if start_tls else server.tls_url
+        for keys in ({"client_certificate": str(own)}, {"client_certificate": str(own), "client_key": str(key)}):
+            assert is_yes(await login_by(site.config(url, start_tls=start_tls, **keys)), "alice")
+        for keys in ({}, {"client_certificate": str(others)}):
+            with pytest.raises(BackendDown):
+                await login_by(site.config(url, start_tls=start_tls, **keys))
+
+
 def self_signed(path: Path) -> Path:
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(path), "-out", str(path)]

@@ -48,10 +48,17 @@ class Slapd(Server):
     Parameters:
         users: passwords by name, of entries below PEOPLE.
         certificate: PEM file of the server's certificate and key; default: that of `certificates`.
+        demanding: takes TLS only from who shows a certificate of the same authority.
     """
 
     def __init__(
-        self, folder: Path, certificates: Certificates, users: Mapping[str, str], *, certificate: Path | None = None
+        self,
+        folder: Path,
+        certificates: Certificates,
+        users: Mapping[str, str],
+        *,
+        certificate: Path | None = None,
+        demanding: bool = False,
     ) -> None:
         super().__init__(folder)
         self.port, self.tls_port = free_port(), free_port()
@@ -69,6 +76,7 @@ pidfile {folder}/slapd.pid
 TLSCACertificateFile {certificates.ca}
 TLSCertificateFile {pem}
 TLSCertificateKeyFile {pem}
+TLSVerifyClient {"demand" if demanding else "never"}
 database mdb
 suffix "{SUFFIX}"
 rootdn "{ADMIN}"
