@@ -1,5 +1,6 @@
-"""Debian's ejabberd, whose clients send tokens of a web application as their passwords: xcauth's, and JSON Web Tokens."""
+"""Debian's ejabberd, whose clients send tokens as their passwords: our own, xcauth's, and JSON Web Tokens."""
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from extauth.model import Identity
 from tests import needs
 from tests.certificates import Certificates
 from tests.connector import CONNECT
-from tests.daemons import Daemon
+from tests.daemons import Daemon, extauth
 from tests.jwts import SECRET, sign, write_secret
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.process import temporary_folder
@@ -31,6 +32,8 @@ address = "unix:{folder}/admin.sock"
 [listener.ejabberd]
 protocol = "ejabberd"
 address = "unix:{folder}/ejabberd.sock"
+[backend.tokens]
+revocable_access = true
 [backend.app]
 type = "jwt"
 preset = "ejabberd"
@@ -43,7 +46,7 @@ secret_files = ["{folder}/xcauth.secret"]
 type = "tests.backends.memory"
 accounts = ["alice:{password}"]
 [domain."xmpp.test"]
-backends = ["app", "cloud", "people"]
+backends = ["tokens", "app", "cloud", "people"]
 """
 
 
@@ -71,6 +74,23 @@ def site(certificates: Certificates, xmpp: XmppClient) -> Iterator[Site]:
             program = f"/usr/bin/python3 -SIE {connector} unix:{folder}/ejabberd.sock"
             with Ejabberd(other, certificates, program) as ejabberd:
                 yield Site(ejabberd, daemon, xmpp)
+
+
+def test_our_own_access_token(site: Site) -> None:
+    def run(*command: str) -> str:
+        done = extauth(*command, "-c", site.daemon.config)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    tokens = json.loads(run("token", "issue", str(ALICE), "--json"))
+    outcome = site.login(tokens["access"])
+    assert (outcome.ok, outcome.mechanism) == (True, "PLAIN")
+    for _ in range(2):
+        assert site.login(tokens["refresh"]).condition == "not-authorized"
+        assert site.login(tokens["access"]).ok
+    assert site.login(tokens["access"], "bob").condition == "not-authorized"
+    run("session", "end", str(ALICE))
+    assert site.login(tokens["access"]).condition == "not-authorized"
 
 
 def test_a_token_of_xcauth(site: Site) -> None:
