@@ -43,11 +43,20 @@ def backend(type_: str) -> BackendModule:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise LookupError(f"no backend type {type_!r} (there is no module {name})") from error
+            raise LookupError(f"no backend type {type_!r} (there is no module {name}{_nearest(type_)})") from error
         raise LookupError(f"backend type {type_!r} needs the module {error.name!r}, which is not installed") from error
     if not (hasattr(module, "Config") and hasattr(module, "open")):
         raise LookupError(f"the module {name} is no backend: it has no Config and open")
     return cast("BackendModule", module)
+
+
+def _nearest(type_: str) -> str:
+    """Return "; did you mean ...?" with the installed type that is most like this one, "" if none is."""
+    installed = [
+        module.name.removeprefix("extauth_") for module in pkgutil.iter_modules() if module.name.startswith("extauth_")
+    ]
+    near = difflib.get_close_matches(type_, installed, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class InstalledKinds:

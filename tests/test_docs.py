@@ -5,13 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from extauth import plugins
+from extauth.cli.root import cli
 from extauth.layers.rules import CacheRules, Layers, NameRules
 from extauth.model import Reason
 from extauth.settings import Daemon, Domain, load
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "config/examples").glob("*.toml"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -29,6 +32,17 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
     assert settings.backends["local"].layers == Layers()
     for name in ("local", "tokens"):
         assert settings.backends[name].config == plugins.backend(name).Config()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_are_usable_as_they_are(example: Path) -> None:
+    done = CliRunner().invoke(cli, ["check", "-c", str(example)])
+    assert (done.exit_code, done.output) == (0, f"{example}: good\n")
+
+
+def test_every_example_is_named_where_people_begin() -> None:
+    assert EXAMPLES
+    assert all(str(path.relative_to(ROOT)) in (ROOT / "README.md").read_text() for path in EXAMPLES)
 
 
 def test_every_reason_has_its_section() -> None:

@@ -363,6 +363,7 @@ def test_an_unknown_protocol_is_told_with_the_nearest() -> None:
     ("type_", "problem"),
     [
         ("nothing", r"no backend type 'nothing' \(there is no module extauth_nothing\)"),
+        ("lpda", r"no backend type 'lpda' \(there is no module extauth_lpda; did you mean 'ldap'\?\)"),
         ("no.such.module", r"no backend type 'no\.such\.module' \(there is no module no\.such\.module\)"),
         ("json.nothing", r"\(there is no module json\.nothing\)"),
         ("a b", "'a b' names no module"),
