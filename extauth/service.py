@@ -199,6 +199,8 @@ class Service:
         Raises:
             BackendDown: the store did not take it.
         """
+        for entry in self.layered.values():
+            entry.outdate(identity)
         purged = await purge(self.store, identity)
         await self.caches.forget(identity)
         return purged

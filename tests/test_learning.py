@@ -450,6 +450,17 @@ async def test_keys_derived_while_the_password_changes_are_not_kept(site: Site, 
     assert await site.proves() is None
 
 
+async def test_nothing_is_learned_any_more_from_what_was_asked_before_a_purge(site: Site) -> None:
+    await site.login()
+    site.layered.outdate(ALICE)
+    await site.learned()
+    assert await site.proves() is None
+    assert not await settle(site.seen.by(ALICE))
+    await site.login()
+    await site.learned()
+    assert await site.proves() is True
+
+
 # Whose keys -------------------------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,12 @@ class Layered(NamedTuple):
         if self.learning is not None:
             self.learning.forget(identity)
 
+    def outdate(self, identity: Identity) -> None:
+        """Forget a user, and learn nothing from what was asked before now."""
+        self.remembered.forget(identity)
+        if self.learning is not None:
+            self.learning.outdate(identity)
+
     def forget_matching(self, mask: str) -> int:
         """Forget the users whose bare JID matches a shell pattern, and return how much the cache had of them."""
         if self.learning is not None:

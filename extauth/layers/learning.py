@@ -171,11 +171,15 @@ class Learning:
             self._learn(_Lesson(identity, request.password, accepted=True, asked=trio.current_time()))
         return answer
 
-    async def _drop(self, identity: Identity) -> None:
+    def outdate(self, identity: Identity) -> None:
+        """Learn nothing of the user from what was asked before now."""
         now = trio.current_time()
         self._dropped = {user: at for user, at in self._dropped.items() if at > now - PATIENCE}
         self._dropped[identity] = now
         self._known.forget(identity)
+
+    async def _drop(self, identity: Identity) -> None:
+        self.outdate(identity)
         await self._context.store.write(*self._keyring.dropping(identity, self._credential))
 
     def _is_stale(self, lesson: _Lesson) -> bool:
