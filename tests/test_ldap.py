@@ -27,6 +27,8 @@ from hypothesis import strategies as st
 
 from extauth.backend import Backend, Context
 from extauth.errors import BackendDown, ConfigError
+from extauth.layers.names import Naming
+from extauth.layers.rules import NameRules
 from extauth.model import (
     Accept,
     Answer,
@@ -387,6 +389,17 @@ async def test_two_entries_of_one_name_are_refused(backend: Backend, slapd: Slap
 async def test_the_entry_must_have_the_name(site: Site, slapd: Slapd) -> None:
     config = site.config(slapd.tls_url, filter="(|(uid={user})(uid=alice))")
     assert await login_by(config, "mallory", ACCOUNTS["alice"]) is None
+
+
+async def test_principal_names_may_have_another_domain(tmp: Path, site: Site, certificates: Certificates) -> None:
+    (tmp / "corp").mkdir()
+    accounts = {"Alice@corp.example": "fake right", "bob": "fake right"}
+    with Slapd(tmp / "corp", certificates, accounts) as server:
+        async with extauth_ldap.open(site.config(server.tls_url), context()) as opened:
+            backend = Naming(opened, NameRules(template="{user}@corp.example"))
+            assert is_yes(await login(backend, "alice", "fake right"), "alice")
+            assert await login(backend, "alice", "fake wrong") == Reject(Reason.BAD_PASSWORD)
+            assert await login(backend, "bob", "fake right") is None
 
 
 @pytest.mark.parametrize("name", HOSTILE)
