@@ -1,7 +1,7 @@
 """A hundred passwords that take long to compare, and everybody else's logins beside them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -37,7 +37,7 @@ backends = ["local"]
 
 
 @contextmanager
-def serve(folder: Path, patience: float) -> Iterator[tuple[Daemon, list[Wire]]]:
+def serve(folder: Path, patience: float) -> Generator[tuple[Daemon, list[Wire]]]:
     """Give a daemon that has been asked for as many slow passwords at once, and the connections they are asked on."""
     (folder / "users").write_text(f"alice:{make('sha512-crypt', RIGHT, (1_000_000,))}\n")
     text = CONFIGURATION.format(folder=folder, patience=patience)
