@@ -12,10 +12,10 @@ from urllib.parse import parse_qs
 import extauth_jwt
 import extauth_oauth
 import extauth_signed
-import extauth_tokens
 import pytest
 from extauth_oauth.issuer import Issuer
 from extauth_oauth.judge import OauthBackend
+from extauth_tokens.config import Config
 
 from extauth.backend import Backend, BackendModule, Context
 from extauth.fetch import Fetcher, Response
@@ -114,7 +114,7 @@ class TestTokens(TokenContract):
 
     @pytest.fixture
     async def scene(self, tmp: Path) -> AsyncIterator[Scene]:
-        async with scene_of(f"sqlite://{tmp}/state/state.db", extauth_tokens.Config()) as scene:
+        async with scene_of(f"sqlite://{tmp}/state/state.db", Config()) as scene:
             yield scene
 
     @pytest.fixture
