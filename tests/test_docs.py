@@ -68,6 +68,13 @@ def test_every_backends_keys_are_on_its_page(kind: str) -> None:
     assert {field.name for field in dataclasses.fields(plugins.backend(kind).Config)} <= documented(*pages)
 
 
+def test_every_test_that_is_named_is_there() -> None:
+    named = re.findall(r"`(test_\w+)\.(test_\w+)`", (ROOT / "docs/security.md").read_text())
+    assert named
+    for module, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / f"tests/{module}.py").read_text(), re.MULTILINE), (module, name)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):

@@ -75,10 +75,10 @@ async def strict(state: str, request: pytest.FixtureRequest) -> AsyncIterator[Sc
         yield scene
 
 
-@pytest.fixture
-async def lenient(state: str) -> AsyncIterator[Scene]:
+@pytest.fixture(params=["opaque", "jwt"])
+async def lenient(state: str, request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
     """Give ten seconds for lost replies."""
-    async with scene_of(state, replace(RULES, grace=10)) as scene:
+    async with scene_of(state, replace(RULES, grace=10, relogin_key=request.param)) as scene:
         yield scene
 
 
@@ -380,6 +380,13 @@ def test_a_jwt_tells_what_the_page_needs() -> None:
     assert jwt.get_unverified_header(text) == {"alg": "HS256", "typ": "relogin+jwt"}
     claims = jwt.decode(text, options={"verify_signature": False})
     assert claims == {"sub": "alice@example.com", "sid": "A" * 22, "seq": 7, "exp": START}
+
+
+def test_what_a_jwt_says_of_its_end_is_for_the_page_alone() -> None:
+    """Whether its session lives, the store knows; and an old key has to be known again when it is old."""
+    claim = relogin.recognise(FORMS["jwt"](Key(ALICE, "A" * 22, 7, 1), SECRET).reveal())
+    assert claim is not None
+    assert claim.is_by("example.com", [SECRET])
 
 
 def _forged(claims: dict[str, object], algorithm: str = "HS256") -> str:

@@ -1,16 +1,20 @@
 """The tokens of X-OAUTH, byte for byte, and grants."""
 
 import base64
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import extauth
 from extauth.issuing import Login
 from extauth.jid import InvalidName
+from extauth.keystore import KEY_BYTES
 from extauth.model import Identity
-from extauth.tokens import grant, xoauth
+from extauth.tokens import credential, grant, xoauth
 from extauth.tokens.kinds import KINDS
 from extauth.tokens.xoauth import Sealed, Token
 from tests.sasl import VECTORS
@@ -154,3 +158,13 @@ def test_which_logins_get_tokens() -> None:
     assert grant.login_of({"login": "token"}, 5) is None  # somebody else's token
     assert grant.login_of({"login": "guest", "family": "f"}, 5) is None
     assert grant.login_of({"login": "anonymous"}, 5) is None
+
+
+def test_what_is_random_has_128_bits() -> None:
+    secret = credential.make("app").text.reveal().rpartition("-")[2]
+    assert re.fullmatch("[a-z2-7]+", secret)
+    assert len(secret) * 5 >= 128
+    assert len(base64.urlsafe_b64decode(f"{grant.new_family()}==")) * 8 >= 128
+    assert KEY_BYTES * 8 >= 128
+    sources = [path.read_text() for path in (Path(extauth.__file__).parent).rglob("*.py")]
+    assert not [source for source in sources if re.search(r"^\s*(import|from) random\b", source, re.MULTILINE)]  # `secrets`
