@@ -10,18 +10,21 @@ from subprocess import check_output
 from sys import executable
 from threading import Thread
 from typing import TypeAlias
+from xml.etree.ElementTree import Element
 
 from bench import connector as spawning
-from bench import databases, servers
+from bench import databases, reconnect, servers
 from bench import tokens as issued
 from bench.generator import Generator as LoadGenerator
 from bench.generator import Load, Measured
 from bench.plain_backend import passwords
 from bench.postgres_floor import CALLERS
 from tests.certificates import make_certificates
+from tests.rawxmpp import Stream
 from tests.servers.dovecot import Dovecot
 from tests.servers.postgres import Postgres
 from tests.servers.process import Server
+from tests.servers.prosody import Prosody
 from tests.servers.slapd import ADMIN, ADMIN_PASSWORD, PEOPLE, Slapd
 
 OURS = "extauth"
@@ -87,6 +90,16 @@ def tokens(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
             for name, file in files.items()
             for connections in (8, 64)
         ]
+
+
+@contextmanager
+def reconnection(_generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
+    """What one client waits for when it comes back through Prosody: by a token beside by password."""
+    with servers.extauth(folder, reconnect.configuration(folder)) as daemon, reconnect.prosody(folder) as prosody:
+        ours = reconnect.by_token(reconnect.access_token(daemon))
+        others = {name: reconnect.by_scram(name) for name in ("SCRAM-SHA-1", "SCRAM-SHA-512")}
+        contenders = {name: _waiting(prosody, login) for name, login in {OURS: ours, **others}.items()}
+        yield [Case(f"X-OAUTH through Prosody, one client, keys of {reconnect.ITERATIONS} iterations", contenders, {})]
 
 
 @contextmanager
@@ -300,6 +313,7 @@ GROUPS: Mapping[str, Group] = {
     "ejabberd": ejabberd,
     "hashing": hashing,
     "tokens": tokens,
+    "reconnect": reconnection,
     "ldap": ldap,
     "postgres": postgres,
     "connector": connector,
@@ -310,6 +324,10 @@ GROUPS: Mapping[str, Group] = {
 
 def _asking(generator: LoadGenerator, server: Server, path: Path, load: Load) -> Callable[[], Measured]:
     return lambda: generator.run(load, server, path)
+
+
+def _waiting(server: Prosody, login: Callable[[Stream], Element]) -> Callable[[], Measured]:
+    return lambda: reconnect.measure(server, login)
 
 
 def _spawning(command: list[str], request: bytes, reply: bytes) -> Callable[[], Measured]:

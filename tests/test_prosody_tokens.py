@@ -17,7 +17,7 @@ import scramp
 from tests import needs
 from tests.certificates import Certificates
 from tests.daemons import Daemon, extauth, with_local_accounts
-from tests.rawxmpp import SASL, BoshStream, Stream, TcpStream, WebsocketStream, condition, decode
+from tests.rawxmpp import SASL, BoshStream, Stream, TcpStream, WebsocketStream, condition, decode, encode
 from tests.servers.process import poll, temporary_folder
 from tests.servers.prosody import Prosody
 from tests.xmppclient import Job, XmppClient
@@ -26,6 +26,7 @@ pytestmark = needs.debian("prosody")
 
 _PASSWORD = "fake right"
 _TOKENS = "erlang-solutions.com:xmpp:token-auth:0"
+_SASL2 = "urn:xmpp:sasl:2"
 _DISCO = "http://jabber.org/protocol/disco#info"
 _MUC = "http://jabber.org/protocol/muc"
 _CLIENT = "{jabber:client}"
@@ -44,7 +45,7 @@ _PROSODY = """\
     extauth_accounts_socket = "{folder}/ejabberd.sock"
     allow_registration = true
     """
-_PLUGINS = (Path(__file__).parent.parent / "contrib" / "prosody",)
+_PLUGINS = (Path(__file__).parent.parent / "contrib" / "prosody", "/usr/lib/prosody/modules/mod_sasl2")
 _HOSTS = """\
     VirtualHost "xmpp.test"
     VirtualHost "anonymous.xmpp.test"
@@ -108,7 +109,7 @@ def site(certificates: Certificates) -> Iterator[Site]:
             certificates,
             _PROSODY.format(folder=folder),
             plugin_paths=_PLUGINS,
-            modules=("vcard", "pep", "carbons", "user_account_management"),
+            modules=("sasl2", "vcard", "pep", "carbons", "user_account_management"),
             virtual_hosts=_HOSTS,
         )
         with Daemon(folder, text) as daemon, server:
@@ -227,6 +228,21 @@ def test_the_resource_names_the_device(site: Site) -> None:
     assert " fake-phone since" in site.run("session list alice@xmpp.test")
     ask_as("fake-phone")
     assert condition(site.by_token(first)) == "not-authorized"  # one session a device
+
+
+def test_the_client_of_sasl2_is_the_device(site: Site) -> None:
+    agent = "d4565fa7-4d72-4749-b3d3-740edbf87770"
+    with site.stream() as stream:
+        response = encode(b"\0alice\0" + _PASSWORD.encode())
+        stream.send(
+            f'<authenticate xmlns="{_SASL2}" mechanism="PLAIN"><initial-response>{response}</initial-response>'
+            f'<user-agent id="{agent}"/></authenticate>'
+        )
+        assert stream.receive().tag == f"{{{_SASL2}}}success"
+        stream.receive()  # the features
+        ask(stream, '<bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"/>', kind="set")
+        tokens_in(ask_tokens(stream))
+    assert f" {agent} since" in site.run("session list alice@xmpp.test")
 
 
 def test_who_gets_no_tokens(site: Site) -> None:
