@@ -6,8 +6,9 @@
     @asynccontextmanager
     async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]: ...
 
-`open` raises `ConfigError` for what a person must mend and `BackendDown` only for what nobody can go without: a directory that
-is away at start is no reason not to start.
+`Config` raises `ValueError` with one argument ("KEY: ...") for each thing that is wrong. `open` raises `ConfigError` for what a
+person must mend and `BackendDown` only for what nobody can go without: a directory that is away at start is no reason not to
+start.
 """
 
 from collections.abc import Callable

@@ -283,5 +283,5 @@ class _Reader:
         try:
             return cls(**values)
         except ValueError as error:
-            self._problems.append(f"{place}.{error}")
+            self._problems += [f"{place}.{problem}" for problem in error.args or ("can not be used",)]
             return None

@@ -406,3 +406,13 @@ def test_names_that_would_break_an_audit_line_are_refused(name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read(text, InstalledKinds())
     assert "a name is of letters" in refused.value.problems[0]
+
+
+def test_what_a_backend_finds_wrong_is_told_one_by_one_in_its_place() -> None:
+    text = "[domain.a]\nbackends = ['app']\n[backend.app]\ntype = 'jwt'\nissuer = 'x'"
+    with pytest.raises(ConfigError) as caught:
+        read(text, InstalledKinds())
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "backend.app.secret_files, key_files, jwks_url",
+        "backend.app.audience",
+    ]

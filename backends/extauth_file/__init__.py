@@ -39,7 +39,7 @@ class Config:
         except InvalidName as error:
             problems.append(f"domain: {error}")
         if problems:
-            raise ValueError("; ".join(sorted(problems)))
+            raise ValueError(*sorted(problems))
 
 
 @asynccontextmanager

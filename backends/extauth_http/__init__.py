@@ -45,7 +45,7 @@ class Config(FetchConfig):
                 "set it to true to have it so, or take another api"
             )
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(*problems)
 
 
 @asynccontextmanager

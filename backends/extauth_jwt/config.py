@@ -44,7 +44,7 @@ class Config(FetchConfig):
         super().__post_init__()
         problems = [*self._check_keys(), *self._check_claims()]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(*problems)
 
     def _check_keys(self) -> list[str]:
         problems = [

@@ -62,7 +62,7 @@ class Config:
         if min(self.queue_patience, self.timeout, self.server_timeout) <= 0:
             problems.append("queue_patience, timeout, server_timeout: must be more than 0")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(*problems)
 
     def _server_problems(self) -> list[str]:
         problems = [] if self.servers else ["servers: name at least one"]

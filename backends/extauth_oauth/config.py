@@ -58,7 +58,7 @@ class Config(FetchConfig):
         if self.userinfo_url and self.client_secret_file:
             problems.append("client_secret_file: userinfo needs none")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(*problems)
 
     @property
     def naming(self) -> Naming:

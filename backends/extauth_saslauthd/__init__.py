@@ -41,7 +41,7 @@ class Config:
         if self.timeout <= 0:
             problems.append("timeout: must be more than 0")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(*problems)
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ class SqlConfig:
     def __post_init__(self) -> None:
         problems = self.problems()
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(*problems)
 
     def problems(self) -> list[str]:
         """Return what is wrong, each with its key."""
