@@ -40,7 +40,7 @@ from tests.certificates import Certificates
 from tests.contract import ACCOUNTS, ALICE, DOMAIN, ORIGIN, BackendContract, ask, is_yes, login
 from tests.daemons import read
 from tests.servers.mariadb import MariaDb
-from tests.servers.postgres import Postgres
+from tests.servers.postgres import CAUTIOUS, Postgres
 from tests.servers.process import free_port
 from tests.sql import HOSTILE, KINDS, SERVERS, Database, Kind, make_database
 
@@ -536,6 +536,17 @@ async def test_certificates_are_verified(remote: Database, certificates: Certifi
     with pytest.raises(ConfigError, match="ca_file"):
         async with remote.open(query=QUERY, tls="verify", ca_file="/nowhere"):
             pass
+
+
+async def test_a_server_may_ask_for_a_certificate(remote: Database, certificates: Certificates) -> None:
+    shown = str(certificates.client("extauth@xmpp.test"))
+    keys = {"query": QUERY, "user": CAUTIOUS, "tls": "verify", "ca_file": str(certificates.ca)}
+    for certificate in ({"client_certificate": shown}, {"client_certificate": shown, "client_key": shown}):
+        async with remote.open(**keys, **certificate) as backend:
+            assert is_yes(await login(backend, "alice", RIGHT), "alice")
+    async with remote.open(**keys, timeout=2.0) as backend:
+        with pytest.raises(BackendDown, match=r"certificate|Access denied"):
+            await login(backend, "alice", RIGHT)
 
 
 @pytest.mark.parametrize("kind", SERVERS)

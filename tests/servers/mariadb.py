@@ -11,6 +11,7 @@ from tests.servers.process import Server, free_port
 
 ACCOUNT = "mysql"  # of the Debian package: MariaDB does not run as root
 USER, PASSWORD = "extauth", "fake database password"
+CAUTIOUS = "cautious"  # who has the rights of USER, and must show a certificate
 ADMIN = "root"
 CREATE = "CREATE DATABASE site CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
 
@@ -41,6 +42,7 @@ class MariaDb(Server):
             shutil.copy(certificates.server_key, key)
             self._own(key)
             self.command += [f"--ssl-cert={certificates.server_certificate}", f"--ssl-key={key}"]
+            self.command.append(f"--ssl-ca={certificates.ca}")
         self._fresh = True
 
     def start(self) -> None:
@@ -62,6 +64,8 @@ class MariaDb(Server):
                 CREATE,
                 f"CREATE USER {USER}@'%' IDENTIFIED BY '{PASSWORD}'",
                 f"GRANT ALL ON site.* TO {USER}@'%'",
+                f"CREATE USER {CAUTIOUS}@'%' IDENTIFIED BY '{PASSWORD}' REQUIRE X509",
+                f"GRANT ALL ON site.* TO {CAUTIOUS}@'%'",
                 database="mysql",
             )
 

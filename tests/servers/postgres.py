@@ -14,6 +14,7 @@ from tests.servers.process import Server, free_port
 ACCOUNT = "postgres"  # of the Debian package: PostgreSQL does not run as root
 USER, PASSWORD = "extauth", "fake database password"
 ADMIN = "postgres"
+CAUTIOUS = "cautious"  # who has the rights of USER, and must show a certificate
 
 
 class Postgres(Server):
@@ -46,7 +47,10 @@ class Postgres(Server):
                 f"ssl_cert_file={certificates.server_certificate}",
                 "-c",
                 f"ssl_key_file={key}",
+                "-c",
+                f"ssl_ca_file={certificates.ca}",
             ]
+        self._tls = certificates is not None
         self._fresh = True
 
     def start(self) -> None:
@@ -66,11 +70,14 @@ class Postgres(Server):
                 "--locale=C.UTF-8",
             ]
             subprocess.run(self._as_account(*initdb), check=True, capture_output=True, timeout=120, cwd="/")
-            (self._data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+            cautious = f"hostssl all {CAUTIOUS} 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n" if self._tls else ""
+            rules = f"local all all trust\n{cautious}host all all 127.0.0.1/32 scram-sha-256\n"
+            (self._data / "pg_hba.conf").write_text(rules)
         super().start()
         if self._fresh:
             self._fresh = False
             self.run(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'", database=ADMIN)
+            self.run(f"CREATE ROLE {CAUTIOUS} LOGIN PASSWORD '{PASSWORD}' IN ROLE {USER}", database=ADMIN)
             self.run(f"CREATE DATABASE site OWNER {USER}", database=ADMIN)
 
     def ready(self) -> bool:
