@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jwt
 import pytest
 import trio
 from extauth_tokens.config import Config
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extauth.issuing import EndSessions, InspectToken, Login, Relogin, StartRelogin
@@ -288,6 +288,71 @@ async def test_cookies_and_keys_are_not_stored(tmp: Path) -> None:
     assert COOKIE.encode() not in data
     assert page.key.encode() not in data
     assert page.key.encode()[-43:] not in data
+
+
+# Any story -------------------------------------------------------------------------------------------------------------------
+
+GRACE = 10
+
+
+@dataclass
+class Told:
+    """A session as the rules tell it, and all keys there ever were: the first is number 1."""
+
+    cookie: str | None
+    keys: list[str]
+    made: int
+    ends: int
+    rotated: int = -1000
+    lives: bool = True
+
+    def use(self, number: int, cookie: str | None, now: int) -> int | None:
+        """Return the number of the key that is given; None: it is refused."""
+        if not self.lives or now >= self.ends or self.cookie not in (None, cookie):
+            return None
+        last = len(self.keys)
+        if number == last:
+            self.rotated, self.ends = now, min(now + LIFETIME, self.made + 4 * LIFETIME)
+            return last + 1
+        if number == last - 1 and abs(now - self.rotated) < GRACE:
+            return last
+        self.lives = False
+        return None
+
+
+@given(data=st.data())
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("form", ["opaque", "jwt"])
+def test_sessions_are_as_the_rules_say(
+    new_state: Callable[[], str], form: Literal["opaque", "jwt"], data: st.DataObject
+) -> None:
+    config = replace(RULES, grace=GRACE, relogin_key=form, session_lifetime=4 * LIFETIME)
+
+    async def play() -> None:
+        async with scene_of(new_state(), config) as scene:
+            told: list[Told] = []
+            for cookie in (None, COOKIE):
+                page = await start(scene, cookie)
+                told.append(Told(cookie, [page.key], START, START + LIFETIME))
+            for _ in range(data.draw(st.integers(5, 30))):
+                scene.clock.time += data.draw(st.sampled_from([0, 0, 0.4, 1, GRACE - 1, GRACE, LIFETIME - 1, LIFETIME]))
+                session = data.draw(st.sampled_from(told))
+                back = data.draw(st.sampled_from([0, 0, 0, 0, 1, 1, 2, 5]))
+                number = max(len(session.keys) - back, 1)
+                cookie = data.draw(st.sampled_from([COOKIE, COOKIE, COOKIE, None]))
+                key = session.keys[number - 1]
+                expected = session.use(number, cookie, int(scene.clock.time))
+                given = await Page(scene, key).use(cookie)
+                assert isinstance(given, Page) == (expected is not None), (given, expected)
+                if isinstance(given, Page) and expected == len(session.keys) + 1:
+                    assert given.key not in session.keys
+                    session.keys.append(given.key)
+                elif isinstance(given, Page):
+                    assert given.key == session.keys[-1]
+                ends = sorted(session.ends for session in told if session.lives and scene.clock.time < session.ends)
+                assert sorted(int(found.attributes["ends"]) for found in await scene.sessions()) == ends
+
+    trio.run(play)
 
 
 # Who gets one, and where it logs in ------------------------------------------------------------------------------------------
