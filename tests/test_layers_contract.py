@@ -20,6 +20,7 @@ from extauth.model import (
     FindAccount,
     FindKeys,
     Identity,
+    ImportUser,
     ListUsers,
     RemoveUser,
     Request,
@@ -36,7 +37,7 @@ from tests.contract import ACCOUNTS, DOMAIN, ORIGIN, BackendContract, ask, is_ye
 LOCAL: frozenset[type[Request]] = frozenset(
     {
         *(CheckPassword, FindKeys, CheckCertificate, UserExists, Decoy, FindAccount, ListUsers),
-        *(SetPassword, CreateUser, RemoveUser, SetEnabled),
+        *(SetPassword, CreateUser, ImportUser, RemoveUser, SetEnabled),
     }
 )
 
