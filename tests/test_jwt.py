@@ -459,6 +459,7 @@ async def test_a_name_belongs_to_one_subject_of_one_issuer(tmp: Path) -> None:
     other = "https://other.example.org"
     async with judging(MODULE, config(tmp, user="{preferred_username}", issuer=other), tmp) as judge:
         assert await judge.token(of("1", other)) is Reason.NAME_TAKEN
+        assert await Seen(judge.store, judge.clock).forget(ALICE, ["app"])
         assert not await Seen(judge.store, judge.clock).forget(ALICE, ["app"])
         assert await judge.token(of("1", other)) == ALICE
 
@@ -494,6 +495,10 @@ async def test_claims_can_be_asked_for(tmp: Path) -> None:
 # In a chain
 
 
+def _nothing_revoked(_identity: Identity, _cause: str) -> None:
+    pass
+
+
 async def _tell_nobody(_: Identity) -> None:
     """There are no caches."""
 
@@ -515,7 +520,7 @@ async def test_a_token_never_reaches_a_directory(tmp: Path) -> None:
                 journal=Journal(None),
                 metrics=Metrics(),
                 throttle=Unlimited(),
-                revoked=lambda *_: None,
+                revoked=_nothing_revoked,
                 changed=_tell_nobody,
             )
 

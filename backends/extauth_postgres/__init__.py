@@ -49,12 +49,16 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
         config.tls_context(context.name),
         config.timeout,
     )
+
+    def forget(text: str) -> None:
+        context.forget(_named(text))
+
     async with open_bridge(context.name) as bridge:
         database = PostgresDatabase(bridge, address, config.connections, config.queue_patience)
         try:
             async with trio.open_nursery() as nursery:
                 if config.listen is not None:
-                    nursery.start_soon(database.listen, config.listen, lambda text: context.forget(_named(text)))
+                    nursery.start_soon(database.listen, config.listen, forget)
                 yield SqlBackend(config, context, database, nursery)
                 nursery.cancel_scope.cancel()
         finally:

@@ -73,7 +73,7 @@ class Seen:
         self._today[identity, backend] = now // DAY
 
     async def forget(self, identity: Identity, backends: Collection[str]) -> bool:
-        """Forget the user's logins by these backends, and to which issuer the name belongs. False if there were none."""
+        """Forget the user's logins by these backends, and to which issuer the name belongs. False if there was nothing."""
         for backend in backends:
             self._today.pop((identity, backend), None)
         user = (identity.domain, identity.user)
