@@ -27,12 +27,12 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT)}  # for the backends of tests
 ACCOUNTS = ("alice:fake right", "slow:fake slow")
 
 
-def configuration(folder: Path, *, ejabberd: str = "", prosody: str = "", memory: str = "", daemon: str = "") -> str:
-    """Return a configuration with a listener of each kind on sockets in `folder`, and ACCOUNTS in memory for xmpp.test.
+def head(folder: Path | str, *, daemon: str = "", ejabberd: str = "", sasl: bool = False) -> str:
+    """Return the head of a configuration: state and sockets in `folder`, of an `ejabberd` listener and if wanted `dovecot`'s.
 
-    The arguments are further lines of the tables.
+    `daemon` and `ejabberd` are further lines of these tables.
     """
-    accounts = ", ".join(f'"{account}"' for account in ACCOUNTS)
+    dovecot = f'[listener.sasl]\nprotocol = "dovecot"\naddress = "unix:{folder}/sasl.sock"\n' if sasl else ""
     return f"""\
 [daemon]
 state = "sqlite://{folder}/state/state.db"
@@ -44,7 +44,17 @@ address = "unix:{folder}/admin.sock"
 protocol = "ejabberd"
 address = "unix:{folder}/ejabberd.sock"
 {ejabberd}
-[listener.prosody]
+{dovecot}"""
+
+
+def configuration(folder: Path, *, ejabberd: str = "", prosody: str = "", memory: str = "", daemon: str = "") -> str:
+    """Return a configuration with a listener of each kind on sockets in `folder`, and ACCOUNTS in memory for xmpp.test.
+
+    The arguments are further lines of the tables.
+    """
+    accounts = ", ".join(f'"{account}"' for account in ACCOUNTS)
+    return f"""\
+{head(folder, daemon=daemon, ejabberd=ejabberd)}[listener.prosody]
 protocol = "prosody"
 address = "unix:{folder}/prosody.sock"
 {prosody}
@@ -60,16 +70,7 @@ backends = ["people"]
 def with_local_accounts(folder: Path, *, ejabberd: str = "", local: str = "") -> str:
     """Return a configuration whose accounts are kept by the `local` backend."""
     return f"""\
-[daemon]
-state = "sqlite://{folder}/state/state.db"
-[listener.admin]
-protocol = "admin"
-address = "unix:{folder}/admin.sock"
-[listener.ejabberd]
-protocol = "ejabberd"
-address = "unix:{folder}/ejabberd.sock"
-{ejabberd}
-[backend.local]
+{head(folder, ejabberd=ejabberd)}[backend.local]
 iterations = 4096
 {local}
 [domain."xmpp.test"]

@@ -16,7 +16,7 @@ from extauth.passwords.stored import make
 from tests import needs
 from tests.certificates import Certificates
 from tests.connector import CONNECT
-from tests.daemons import Daemon, extauth
+from tests.daemons import Daemon, extauth, head
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.process import poll, temporary_folder
 from tests.servers.prosody import Prosody
@@ -32,19 +32,9 @@ STRONGEST = "SCRAM-SHA-512"
 SCRIPT = Path(__file__).parent / "programs" / "accounts.py"
 MODULE = Path(__file__).parent.parent / "contrib" / "prosody"
 HOSTS = ("web", "script", "file", "unix")
-CONFIGURATION = """\
-[daemon]
-state = "sqlite://{folder}/state/state.db"
-[listener.admin]
-protocol = "admin"
-address = "unix:{folder}/admin.sock"
-[listener.ejabberd]
-protocol = "ejabberd"
-address = "unix:{folder}/ejabberd.sock"
-allow_changes = true
-[listener.sasl]
-protocol = "dovecot"
-address = "unix:{folder}/sasl.sock"
+CONFIGURATION = (
+    head("{folder}", ejabberd="allow_changes = true", sasl=True)
+    + """\
 [backend.web]
 type = "http"
 url = "https://localhost:{app}/check"
@@ -77,6 +67,7 @@ backends = ["file"]
 [domain."unix.xmpp.test"]
 backends = ["unix"]
 """
+)
 
 
 @dataclass(frozen=True)

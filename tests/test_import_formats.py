@@ -9,19 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extauth.imports import ejabberd, erlang, lua, prosody, sqldump
-from extauth.imports.account import Found, FoundKeys, Problem, merged
+from extauth.imports.account import Found, Problem, merged
 from extauth.imports.source import NoSource, accounts
 from extauth.model import Identity
 from extauth.passwords import scram
+from extauth.passwords.format import ScramEntry
 from extauth.passwords.scram import Hash
 
 ALICE = Identity("alice", "xmpp.test")
 SALT = b"0123456789abcdef"
 
 
-def keys(family: Hash = Hash.SHA_1, iterations: int = 4096, password: str = "fake one") -> FoundKeys:
+def keys(family: Hash = Hash.SHA_1, iterations: int = 4096, password: str = "fake one") -> ScramEntry:
     made = scram.make(family, password, SALT, iterations)
-    return FoundKeys(family, SALT, iterations, made.stored_key, made.server_key)
+    return ScramEntry(family, SALT, iterations, made.stored_key, made.server_key)
 
 
 def b64(data: bytes) -> str:
@@ -425,4 +426,4 @@ def test_any_file_is_a_source_or_none(tmp_path_factory: pytest.TempPathFactory, 
 
 def test_nothing_shows_a_key() -> None:
     one = keys()
-    assert repr(one) == "FoundKeys('SHA-1', ...)"
+    assert repr(one) == "ScramEntry('SHA-1', ...)"

@@ -16,7 +16,7 @@ from tests import needs
 from tests.certificates import Certificates
 from tests.connector import CONNECT
 from tests.crowd import RATE, Crowd
-from tests.daemons import ERROR, NO, YES, Daemon, frame
+from tests.daemons import ERROR, NO, YES, Daemon, frame, head
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.process import poll, temporary_folder
 from tests.servers.prosody import Prosody
@@ -26,20 +26,9 @@ from tests.xmppclient import Job, XmppClient
 pytestmark = needs.debian("slapd")
 
 RIGHT, WRONG = "fake r\u00efght", "fake wr\u00f6ng"
-CONFIGURATION = """\
-[daemon]
-state = "sqlite://{folder}/state/state.db"
-[listener.admin]
-protocol = "admin"
-address = "unix:{folder}/admin.sock"
-[listener.ejabberd]
-protocol = "ejabberd"
-address = "unix:{folder}/ejabberd.sock"
-allow_changes = true
-deadline = 5.0
-[listener.sasl]
-protocol = "dovecot"
-address = "unix:{folder}/sasl.sock"
+CONFIGURATION = (
+    head("{folder}", ejabberd="allow_changes = true\ndeadline = 5.0", sasl=True)
+    + """\
 [backend.people]
 type = "ldap"
 {common}
@@ -54,6 +43,7 @@ backends = ["people"]
 [domain."keys.xmpp.test"]
 backends = ["keys"]
 """
+)
 COMMON = """\
 servers = ["{first}", "{second}"]
 ca_file = "{ca}"

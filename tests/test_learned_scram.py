@@ -30,7 +30,7 @@ from extauth.passwords import scram
 from extauth.soon import settle
 from tests import needs
 from tests.certificates import Certificates
-from tests.daemons import Daemon, Served, serve_here
+from tests.daemons import Daemon, Served, head, serve_here
 from tests.fakes import ORIGIN
 from tests.servers.process import poll, temporary_folder
 from tests.servers.prosody import Prosody
@@ -42,19 +42,9 @@ pytestmark = needs.debian("slapd")
 OLD, NEW = "fake \u00f6ld one", "fake new one"
 STRONGEST = "SCRAM-SHA-512"
 ALICE = Identity("alice", "xmpp.test")
-CONFIGURATION = """\
-[daemon]
-state = "sqlite://{folder}/state/state.db"
-[listener.admin]
-protocol = "admin"
-address = "unix:{folder}/admin.sock"
-[listener.ejabberd]
-protocol = "ejabberd"
-address = "unix:{folder}/ejabberd.sock"
-allow_changes = true
-[listener.sasl]
-protocol = "dovecot"
-address = "unix:{folder}/sasl.sock"
+CONFIGURATION = (
+    head("{folder}", ejabberd="allow_changes = true", sasl=True)
+    + """\
 [backend.people]
 type = "ldap"
 servers = ["{url}"]
@@ -67,6 +57,7 @@ learn_iterations = 4096
 [domain."xmpp.test"]
 backends = ["people"]
 """
+)
 
 
 def configuration(folder: Path, slapd: Slapd, certificates: Certificates, layers: str) -> str:

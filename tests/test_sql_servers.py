@@ -18,7 +18,7 @@ from tests.certificates import Certificates
 from tests.connector import CONNECT
 from tests.contract import ORIGIN, ask
 from tests.crowd import Crowd
-from tests.daemons import NO, YES, Daemon, frame
+from tests.daemons import NO, YES, Daemon, frame, head
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.postgres import PASSWORD, USER
 from tests.servers.process import poll, temporary_folder
@@ -230,22 +230,15 @@ async def test_accounts_made_by_prosody(database: Database, certificates: Certif
 
 # The daemon -------------------------------------------------------------------------------------------------------------------
 
-CONFIGURATION = """\
-[daemon]
-state = "sqlite://{folder}/state/state.db"
-[listener.admin]
-protocol = "admin"
-address = "unix:{folder}/admin.sock"
-[listener.ejabberd]
-protocol = "ejabberd"
-address = "unix:{folder}/ejabberd.sock"
-allow_changes = true
-deadline = 5.0
+CONFIGURATION = (
+    head("{folder}", ejabberd="allow_changes = true\ndeadline = 5.0")
+    + """\
 [backend.people]
 {backend}
 [domain."xmpp.test"]
 backends = ["people"]
 """
+)
 QUERY = "SELECT login AS name, secret AS password FROM people WHERE login = $user"
 CHANGE = "UPDATE people SET secret = $password WHERE login = $user"
 

@@ -13,7 +13,7 @@ from extauth.sql.database import ThreadedDatabase
 from extauth.sql.server import ServerConfig
 from extauth.sql.statement import MYSQL, Dialect
 from extauth.threads import Threads
-from extauth_mysql.wire import Address, Connection
+from extauth_mysql.wire import Connection
 
 __all__ = ["Config", "open"]
 
@@ -29,14 +29,7 @@ class Config(ServerConfig):
 @asynccontextmanager
 async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
     """Prepare for the server; it is connected to when it is needed."""
-    address = Address(
-        config.host,
-        config.port or config.standard_port,
-        config.database,
-        config.user,
-        config.password(context.name),
-        config.tls_context(context.name),
-    )
+    address = config.address(context.name)
     with Threads("MySQL", config.connections, config.queue_patience) as threads:
         database = ThreadedDatabase(threads, lambda deadline, changes: Connection(address, deadline, changes=changes))
         try:

@@ -1,18 +1,16 @@
 """One connection to MariaDB or MySQL, with deadlines, and its errors as ours."""
 
-import ssl
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pymysql
-from msgspec import Struct
 from pymysql.constants import CLIENT, CR, ER
 
 from extauth.errors import BackendDown
-from extauth.model import Secret
 from extauth.sql.database import Conflict, Lost, Row
+from extauth.sql.server import Address
 from extauth.sql.statement import Statement
 
 if TYPE_CHECKING:
@@ -31,17 +29,6 @@ _GONE = {
 }
 _TAKEN = {ER.DUP_ENTRY, 1586}  # ER_DUP_ENTRY_WITH_KEY_NAME
 _QUOTING = {ER.PARSE_ERROR}  # errors whose text quotes the statement, values and all
-
-
-class Address(Struct, frozen=True):
-    """Where the server is, as whom it is asked, and how to encrypt. A host that begins with "/" is a Unix socket."""
-
-    host: str
-    port: int
-    database: str
-    user: str
-    password: Secret | None
-    tls: ssl.SSLContext | None
 
 
 class _Driver(_Connection):

@@ -14,7 +14,7 @@ from extauth.model import Identity
 from extauth.sql.backend import SqlBackend
 from extauth.sql.server import ServerConfig
 from extauth.sql.statement import POSTGRESQL, Dialect
-from extauth_postgres.wire import Address, PostgresDatabase
+from extauth_postgres.wire import PostgresDatabase
 
 __all__ = ["Config", "open"]
 
@@ -40,21 +40,13 @@ class Config(ServerConfig):
 @asynccontextmanager
 async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
     """Prepare for the server; it is connected to when it is needed."""
-    address = Address(
-        config.host,
-        config.port or config.standard_port,
-        config.database,
-        config.user,
-        config.password(context.name),
-        config.tls_context(context.name),
-        config.timeout,
-    )
+    address = config.address(context.name)
 
     def forget(text: str) -> None:
         context.forget(_named(text))
 
     async with open_bridge(context.name) as bridge:
-        database = PostgresDatabase(bridge, address, config.connections, config.queue_patience)
+        database = PostgresDatabase(bridge, address, config.connections, config.queue_patience, config.timeout)
         try:
             async with trio.open_nursery() as nursery:
                 if config.listen is not None:

@@ -4,7 +4,6 @@ A pool of our own: asyncpg's asks the server to reset a connection after each us
 """
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,12 +11,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import trio
-from msgspec import Struct
 
 from extauth.bridge import Bridge
 from extauth.errors import BackendDown
-from extauth.model import Secret
 from extauth.sql.database import Conflict, Lost, Row
+from extauth.sql.server import Address
 from extauth.sql.statement import Statement
 
 T = TypeVar("T")
@@ -41,21 +39,6 @@ _GONE = (
 )
 
 
-class Address(Struct, frozen=True):
-    """Where the server is, as whom it is asked, and how to encrypt. A host that begins with "/" is a folder of a Unix socket.
-
-    `patience` is how many seconds the server itself lets a statement take.
-    """
-
-    host: str
-    port: int
-    database: str
-    user: str
-    password: Secret | None
-    tls: ssl.SSLContext | None
-    patience: float
-
-
 class _TooMany(Exception):  # noqa: N818 - it undoes a transaction
     """A statement was about more than one row."""
 
@@ -66,12 +49,14 @@ class PostgresDatabase:
     Args:
         size: how many connections there may be.
         queue_patience: seconds that a look-up may wait for one of them.
+        patience: seconds that the server itself lets a statement take.
     """
 
-    def __init__(self, bridge: Bridge, address: Address, size: int, queue_patience: float) -> None:
+    def __init__(self, bridge: Bridge, address: Address, size: int, queue_patience: float, patience: float) -> None:
         self._bridge = bridge
         self._address = address
         self._queue_patience = queue_patience
+        self._patience = patience
         self._free = asyncio.Semaphore(size)
         self._idle: list[Driver] = []
 
@@ -158,7 +143,7 @@ class PostgresDatabase:
                     "application_name": "extauth",
                     "default_transaction_read_only": "off" if changes else "on",
                     "standard_conforming_strings": "on",
-                    "statement_timeout": str(max(1, int(1000 * address.patience))),
+                    "statement_timeout": str(max(1, int(1000 * self._patience))),
                 },
             )
         except (*_GONE, asyncpg.PostgresError) as error:

@@ -6,22 +6,10 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from extauth.model import Identity, Secret
+from extauth.passwords.format import ScramEntry
 from extauth.passwords.scram import MAX_ITERATIONS, Hash
 
 FAMILIES = {family.length: family for family in Hash}  # by the length of a key
-
-
-class FoundKeys(Struct, frozen=True, gc=False):
-    """SCRAM keys of one hash family."""
-
-    hash: Hash
-    salt: bytes
-    iterations: int
-    stored_key: bytes
-    server_key: bytes
-
-    def __repr__(self) -> str:
-        return f"FoundKeys({self.hash.value!r}, ...)"
 
 
 class Found(Struct, frozen=True):
@@ -29,7 +17,7 @@ class Found(Struct, frozen=True):
 
     identity: Identity
     password: Secret | None = None
-    keys: tuple[FoundKeys, ...] = ()
+    keys: tuple[ScramEntry, ...] = ()
     enabled: bool = True
 
 
@@ -44,7 +32,7 @@ class Problem(Struct, frozen=True):
         return f"{self.where}: {self.why}"
 
 
-def scram_keys(salt: bytes, iterations: int, stored_key: bytes, server_key: bytes) -> FoundKeys:
+def scram_keys(salt: bytes, iterations: int, stored_key: bytes, server_key: bytes) -> ScramEntry:
     """Return the keys; their hash is told by their length.
 
     Raises:
@@ -55,7 +43,7 @@ def scram_keys(salt: bytes, iterations: int, stored_key: bytes, server_key: byte
         raise ValueError("no SCRAM keys")
     if not 1 <= iterations <= MAX_ITERATIONS:
         raise ValueError(f"an iteration count that is not 1 to {MAX_ITERATIONS}")
-    return FoundKeys(family, salt, iterations, stored_key, server_key)
+    return ScramEntry(family, salt, iterations, stored_key, server_key)
 
 
 def merged(found: Iterable[Found | Problem]) -> Iterator[Found | Problem]:

@@ -4,12 +4,25 @@ import ssl
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from msgspec import Struct
+
 from extauth.errors import ConfigError
 from extauth.model import Secret
 from extauth.secretfile import read_secret
 from extauth.sql.config import SqlConfig
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+class Address(Struct, frozen=True):
+    """Where the server is, who asks it, and how to encrypt. A host that begins with "/" is a Unix socket, or its folder."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: Secret | None
+    tls: ssl.SSLContext | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +64,17 @@ class ServerConfig(SqlConfig):
         """Whether the connection is encrypted and the server's certificate verified."""
         return not self.is_socket and (self.tls == "verify" or (self.tls is None and self.host not in _LOCAL))
 
-    def password(self, name: str) -> Secret | None:
-        """Return the password of `user`. `name` is the backend's.
+    def address(self, name: str) -> Address:
+        """Return where and how to connect. `name` is the backend's.
 
         Raises:
-            ConfigError: its file can't be used.
+            ConfigError: a file of the configuration can't be used.
         """
-        return None if self.password_file is None else read_secret(self.password_file, f"backend.{name}.password_file")
+        password = None if self.password_file is None else read_secret(self.password_file, f"backend.{name}.password_file")
+        port = self.port or self.standard_port
+        return Address(self.host, port, self.database, self.user, password, self._tls_context(name))
 
-    def tls_context(self, name: str) -> ssl.SSLContext | None:
-        """Return how to encrypt and what to trust; None: not encrypted. `name` is the backend's.
-
-        Raises:
-            ConfigError: a file of certificates or keys can't be used.
-        """
+    def _tls_context(self, name: str) -> ssl.SSLContext | None:
         if not self.encrypted:
             return None
         try:
