@@ -73,21 +73,33 @@ def tokens(generator: LoadGenerator, folder: Path) -> Generator[list[Case]]:
     with ExitStack() as stack:
         ours = stack.enter_context(servers.extauth(folder, configuration))
         bare = {name: stack.enter_context(issued.floor(folder, name)) for name in files}
+        peer = issued.peer(folder)
+        # xcauth asks its web application about what is no valid token, so beside it nothing is refused.
+        work = [("token", name, "bare epoll", bare[name], 0.45, 10) for name in files]
+        if peer is not None:
+            work.append(("token, all good", "xcauth", "xcauth", stack.enter_context(peer), 5.0, 0))
         yield [
             Case(
-                f"{name} token, {connections} connections",
+                f"{name} {what}, {connections} connections",
                 {
                     contender: _asking(
                         generator,
                         server,
                         server.socket,
-                        Load("ejabberd", connections, REQUESTS[connections], issued.HOSTS[name], accounts=file),
+                        Load(
+                            "ejabberd",
+                            connections,
+                            REQUESTS[connections],
+                            issued.HOSTS[name],
+                            wrong=wrong,
+                            accounts=files[name],
+                        ),
                     )
-                    for contender, server in {OURS: ours, "bare epoll": bare[name]}.items()
+                    for contender, server in {OURS: ours, against: theirs}.items()
                 },
-                {"bare epoll": 0.45},
+                {against: goal},
             )
-            for name, file in files.items()
+            for what, name, against, theirs, goal, wrong in work
             for connections in (8, 64)
         ]
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import os
 import sys
 import time
 from pathlib import Path
@@ -52,6 +53,18 @@ def floor(folder: Path, name: str) -> Process:
     path = folder / f"{name}.sock"
     command = [sys.executable, "-m", "bench.token_floor", name, str(folder / "secret"), str(path)]
     return Process(folder / f"bare-{name}", path, command)
+
+
+def peer(folder: Path) -> Process | None:
+    """Return xcauth, if the variable XCAUTH names the folder of its source; systemd-socket-activate hands it its socket."""
+    source = os.environ.get("XCAUTH")
+    if source is None:
+        return None
+    path = folder / "xcauth.sock"
+    logs = folder / "xcauth"
+    command = ["systemd-socket-activate", f"--listen={path}", "--fdname=ejabberd", "/usr/bin/python3", f"{source}/xcauth.py"]
+    options = ["-t", "ejabberd", "-u", "http://127.0.0.1:9/", "-s", SECRET.decode(), "-l", str(logs), "--db", f"{logs}/db"]
+    return Process(logs, path, [*command, *options])
 
 
 def _x_oauth(jid: str, expires: int) -> str:
