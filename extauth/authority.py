@@ -194,7 +194,7 @@ class Authority:
             try:
                 answer = link.answer(request)
             except BackendDown as down:
-                verdict = self._outage(walk, link, down)
+                verdict = self._outage(request, walk, link, down)
             else:
                 if answer is not None and not isinstance(answer, VERDICTS):
                     return self._wait(request, walk, link, answer)
@@ -210,7 +210,7 @@ class Authority:
         try:
             verdict = self._take(request, walk, link, await answer)
         except BackendDown as down:
-            verdict = self._outage(walk, link, down)
+            verdict = self._outage(request, walk, link, down)
         return await settle(self._step(request, walk)) if verdict is None else verdict
 
     def _take(self, request: Request, walk: _Walk, link: _Link, answer: Answer | None) -> Answer | None:
@@ -236,11 +236,13 @@ class Authority:
         walk.note(link.name, "found")
         return answer
 
-    def _outage(self, walk: _Walk, link: _Link, down: BackendDown) -> Unavailable | None:
+    def _outage(self, request: Request, walk: _Walk, link: _Link, down: BackendDown) -> Unavailable | None:
         walk.note(link.name, "down")
         unavailable = Unavailable(Reason.BACKEND_DOWN, f"{link.name}: {down}")
         if link.outage_ends:
             return unavailable
+        if link.takes_tokens and isinstance(request, CheckPassword):
+            walk.token = True  # or it would have said at once that it is none
         if not isinstance(walk.otherwise, Unavailable):
             walk.otherwise = unavailable  # nobody else may turn "can't tell" into "no"
         return None

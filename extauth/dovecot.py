@@ -49,12 +49,12 @@ def parse(fields: list[str]) -> dict[str, str]:
 
 
 def binary(parameters: dict[str, str], prefix: str) -> dict[str, bytes]:
-    """Return the parameters whose name begins with `prefix`, by the rest of it, decoded from base64.
+    """Return the parameters whose name begins with `prefix`, by the rest of it, decoded from base64; not those that are empty.
 
     Raises:
         ValueError: one is no base64.
     """
-    found = [name for name in parameters if name.startswith(prefix)]
+    found = [name for name, value in parameters.items() if value and name.startswith(prefix)]
     return {name.removeprefix(prefix): a2b_base64(parameters[name], strict_mode=True) for name in found}
 
 

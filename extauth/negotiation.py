@@ -7,6 +7,7 @@ import structlog
 from msgspec.structs import replace
 
 from extauth.authority import decides
+from extauth.journal import shown
 from extauth.model import VERDICTS, Identity, Origin, Reason, Reject, Request, Verdict
 from extauth.sasl.exchange import Challenge, Condition, Exchange, Failure, Step, Stream, Success
 from extauth.soon import Soon
@@ -74,6 +75,6 @@ class Negotiation:
         if failure.bug is not None:
             _log.error("bug", mechanism=self._exchange.name, exc_info=failure.bug)
         if not self._recorded and failure.reason is not Reason.ABORTED:
-            origin = replace(self._stream.origin, mechanism=self._exchange.name)
+            origin = replace(self._stream.origin, mechanism=shown(self._exchange.name))  # which the client chose
             self._refuse("authenticate", Identity("", self._stream.domain), origin, failure.reason)
         return failure

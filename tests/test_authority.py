@@ -151,6 +151,16 @@ async def test_a_user_exists_if_anybody_says_so(
     assert await decide(scene, UserExists(ALICE, ORIGIN)) == verdict
 
 
+@pytest.mark.parametrize("later", [False, True])
+async def test_what_a_backend_of_tokens_can_not_tell_of_is_a_token_and_shown_to_no_directory(later: bool) -> None:  # noqa: FBT001
+    tokens = FakeBackend({CheckPassword: BackendDown("no keys"), CheckToken: None}, later=later)
+    others = FakeBackend({CheckPassword: YES, CheckToken: YES})
+    directory = FakeBackend({CheckPassword: YES})
+    scene = Scene([tokens, directory, others], on_outage="next")
+    assert await decide(scene, check("a token by its look")) == YES
+    assert (len(directory.asked), len(others.asked)) == (0, 1)
+
+
 async def test_only_those_are_asked_who_handle_the_request() -> None:
     deaf, able = FakeBackend({UserExists: YES}), FakeBackend({CheckPassword: YES})
     assert await decide(Scene([deaf, able]), check()) == YES

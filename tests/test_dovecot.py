@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.errors import ProtocolError
+from extauth.journal import audit_line
 from extauth.lines import Lines
 from extauth.listeners import dovecot
 from extauth.model import CreateUser, Identity, Origin, Secret
@@ -238,6 +239,39 @@ async def test_every_refusal_is_written_down_once_with_where_it_came_from(tmp: P
         ("authenticate", "reject", "not-supported", "192.0.2.7", "WHATEVER"),
         ("authenticate", "reject", "unknown-domain", "192.0.2.7", "PLAIN"),
     ]
+
+
+async def test_a_client_can_not_forge_a_line_by_the_name_of_a_mechanism(tmp: Path) -> None:
+    async with peer_of(tmp) as (peer, service):
+        name = "X ms=0.01\x1b[2J result=accept " + "A" * 5000
+        assert await peer.ask(f"AUTH\t1\t{name}\tservice=xmpp\tresp={GOOD}") == f"FAIL\t1\t{REFUSED}"
+        _, (decision,) = await service.journal.tail(0, 0)
+    line = audit_line(decision)
+    assert line.split(" ")[1:5] == ["op=authenticate", "user=@xmpp.test", "result=reject", "reason=not-supported"]
+    assert line.count("=") == 11  # of its own fields
+    assert line.isprintable()
+    assert len(line) < 1000
+
+
+async def test_an_exchange_is_not_continued_when_it_is_too_old(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with peer_of(tmp) as (peer, _):
+        with monkeypatch.context() as context:
+            context.setattr(dovecot, "MAX_AGE", -1.0)
+            assert (await peer.ask("AUTH\t1\tLOGIN\tservice=xmpp")).startswith("CONT")
+        assert await peer.ask("CONT\t1\tAAAA") == "FAIL\t1\treason=Authentication request timed out"
+        assert (await peer.ask("AUTH\t2\tLOGIN\tservice=xmpp")).startswith("CONT")
+        assert (await peer.ask("CONT\t2\tAAAA")).startswith("CONT\t2")
+
+
+async def test_channel_binding_data_that_is_empty_binds_nothing(tmp: Path) -> None:
+    text = with_local_accounts(tmp) + SASL.format(folder=tmp, more="")
+    async with serve_here(tmp, text) as served, await served.connect("sasl") as stream:
+        peer = Peer(stream)
+        await peer.handshake()
+        first = base64.b64encode(b"p=tls-exporter,,n=alice,r=abc").decode()
+        question = f"AUTH\t{{}}\tSCRAM-SHA-256-PLUS\tservice=xmpp\tcb-tls-exporter={{}}\tresp={first}"
+        assert (await peer.ask(question.format(1, "AAAA"))).startswith("CONT")
+        assert await peer.ask(question.format(2, "")) == f"FAIL\t2\t{REFUSED}"
 
 
 @pytest.mark.parametrize("user_format", ["local", "jid"])

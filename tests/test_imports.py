@@ -46,7 +46,7 @@ ALLOWED = {
     "layers": "backend subjects changes issuing model errors soon store threads keyring jid passwords templates",
     "settings": "model errors jid layers values",
     "plugins": "model errors backend listeners",
-    "negotiation": "authority model sasl soon",
+    "negotiation": "authority journal model sasl soon",
     "service": "authority changes layers issuing negotiation backend plugins settings model errors jid passwords sasl journal "
     "metrics revocation soon store threads throttle keystore tokens purge",
     "server": "service sockets",

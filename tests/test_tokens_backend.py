@@ -380,6 +380,23 @@ async def test_access_tokens_of_mongooseim_may_be_revocable(state: str) -> None:
         assert isinstance(await scene.login((await scene.issue())["access"]), Accept)
 
 
+async def test_who_logs_in_by_an_access_token_of_before_gets_none_that_outlive_it(classic: Scene) -> None:
+    old = (await classic.issue())["access"]
+    accepted = await classic.login(old)
+    assert isinstance(accepted, Accept)
+    login = grant.login_of(accepted.attributes, int(classic.clock.time * 1000))
+    assert login is not None
+    assert parsed((await classic.issue(login))["refresh"]).number == 1
+    await classic.end()
+    accepted = await classic.login(old)
+    assert isinstance(accepted, Accept)  # it is not revocable
+    assert grant.login_of(accepted.attributes, int(classic.clock.time * 1000)) is None
+    classic.clock.time += 1
+    fresh = await classic.login((await classic.issue())["access"])
+    assert isinstance(fresh, Accept)
+    assert grant.login_of(fresh.attributes, int(classic.clock.time * 1000)) is not None
+
+
 async def test_a_login_from_before_the_revocation_gets_none(classic: Scene) -> None:
     login = classic.primary()
     await classic.end()

@@ -131,6 +131,10 @@ class TokenBackend:
             return self._rotate(token, owner) if self._rotating else self._reuse(token, owner)
         if kind is ACCESS and self._rules.revocable_access:
             return then(self._is_revoked(token, owner), lambda gone: Reject(Reason.TOKEN_REVOKED) if gone else accepted)
+        if kind is ACCESS and not self._rotating:
+            # Until it expires it logs in, but who has been revoked must not get other tokens for it.
+            last = Accept(owner, {name: value for name, value in accepted.attributes.items() if name != FAMILY})
+            return then(self._is_revoked(token, owner), lambda gone: last if gone else accepted)
         return self._spend(sealed, accepted) if kind.one_time else accepted
 
     def _attributes(self, token: Token, kind: Kind) -> dict[str, str]:

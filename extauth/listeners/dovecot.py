@@ -154,7 +154,7 @@ class Conversation:
         final_in_ok = "xmpp" in (service, protocol) or "final-resp-ok" in parameters
         began = self._service.milliseconds() if "grant" in parameters else 0
         now = time.monotonic()
-        self._forget_old(now)
+        self._forget_old(now, room=1)
         entry = self._open[number] = _Open(negotiation, now + MAX_AGE, began, final_in_ok)
         return self._turn(number, entry, negotiation.begin(response))
 
@@ -162,6 +162,7 @@ class Conversation:
         if len(fields) < 2:  # noqa: PLR2004
             raise ProtocolError("CONT without data")
         number = parse_id(fields[0])
+        self._forget_old(time.monotonic())
         final = self._finals.pop(number, None)
         if final is not None:
             return final
@@ -233,11 +234,11 @@ class Conversation:
         self._finals[number] = line
         return f"CONT\t{number}\t{encode(turn.data)}\n".encode()
 
-    def _forget_old(self, now: float) -> None:
-        """Give up exchanges whose client has gone without a word, oldest first."""
+    def _forget_old(self, now: float, room: int = 0) -> None:
+        """Give up exchanges whose client has taken too long, and the oldest where there has to be `room` for another."""
         while self._open:
             number, oldest = next(iter(self._open.items()))
-            if oldest.until > now and len(self._open) < MAX_EXCHANGES:
+            if oldest.until > now and len(self._open) + room <= MAX_EXCHANGES:
                 break
             del self._open[number]
             oldest.negotiation.abort()
