@@ -189,6 +189,7 @@ async def serve(settings: Settings, read_again: Callable[[], Settings], started:
             else:
                 nursery.start_soon(_watchdog, service)
                 notify("READY=1", _status(service))
+                _log.info("serving", **_counts(service))
                 started()
                 async for number in signals:
                     if number != signal.SIGHUP:
@@ -219,7 +220,7 @@ async def _reload(daemon: Daemon, service: Service, read_again: Callable[[], Set
         _log.exception("bug: the configuration before stays in force")
     else:
         service.metrics.reloads += 1
-        _log.info("configuration reloaded")
+        _log.info("configuration reloaded", **_counts(service))
     notify("READY=1", _status(service))
 
 
@@ -243,9 +244,13 @@ async def _watchdog(service: Service) -> None:
         await trio.sleep(interval / 2)
 
 
-def _status(service: Service) -> str:
+def _counts(service: Service) -> dict[str, int]:
     settings = service.settings
-    return f"STATUS={len(settings.listeners)} listeners, {len(settings.backends)} backends, {len(settings.domains)} domains"
+    return {"listeners": len(settings.listeners), "backends": len(settings.backends), "domains": len(settings.domains)}
+
+
+def _status(service: Service) -> str:
+    return f"STATUS={', '.join(f'{count} {what}' for what, count in _counts(service).items())}"
 
 
 def _check_file_limit(settings: Settings) -> None:

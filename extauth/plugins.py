@@ -4,7 +4,6 @@ A dotted type is a module path as it stands. There is no registry: a module that
 plug-in.
 """
 
-import difflib
 import importlib
 import pkgutil
 from types import ModuleType
@@ -12,6 +11,7 @@ from typing import Any, cast
 
 import extauth.listeners
 from extauth.backend import BackendModule
+from extauth.values import nearest
 
 
 def listener(protocol: str) -> ModuleType:
@@ -24,9 +24,8 @@ def listener(protocol: str) -> ModuleType:
         module.name for module in pkgutil.iter_modules(extauth.listeners.__path__) if not module.name.startswith("_")
     )
     if protocol not in known:
-        near = difflib.get_close_matches(protocol, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise LookupError(f"no protocol {protocol!r} ({hint})")
+        hint = nearest(protocol, known) or f" (there are {', '.join(known)})"
+        raise LookupError(f"no protocol {protocol!r}{hint}")
     return importlib.import_module(f"extauth.listeners.{protocol}")
 
 
@@ -43,20 +42,15 @@ def backend(type_: str) -> BackendModule:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise LookupError(f"no backend type {type_!r} (there is no module {name}{_nearest(type_)})") from error
+            raise LookupError(f"no backend type {type_!r} (there is no module {name}){nearest(type_, _installed())}") from error
         raise LookupError(f"backend type {type_!r} needs the module {error.name!r}, which is not installed") from error
     if not (hasattr(module, "Config") and hasattr(module, "open")):
         raise LookupError(f"the module {name} is no backend: it has no Config and open")
     return cast("BackendModule", module)
 
 
-def _nearest(type_: str) -> str:
-    """Return "; did you mean ...?" with the installed type that is most like this one, "" if none is."""
-    installed = [
-        module.name.removeprefix("extauth_") for module in pkgutil.iter_modules() if module.name.startswith("extauth_")
-    ]
-    near = difflib.get_close_matches(type_, installed, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _installed() -> list[str]:
+    return [module.name.removeprefix("extauth_") for module in pkgutil.iter_modules() if module.name.startswith("extauth_")]
 
 
 class InstalledKinds:

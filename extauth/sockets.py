@@ -129,7 +129,10 @@ def _problem(place: str, config: SocketConfig, error: OSError | ValueError) -> C
 
 
 def _listen_unix(config: SocketConfig, path: str) -> Listening:
-    folder = Path(path).parent.stat()
+    try:
+        folder = Path(path).parent.stat()
+    except FileNotFoundError:
+        raise ValueError("its folder does not exist") from None
     if folder.st_uid not in (0, os.geteuid()):
         raise ValueError(f"its folder belongs to {user_name(folder.st_uid)}")
     if folder.st_mode & 0o002 and not folder.st_mode & stat.S_ISVTX:

@@ -17,6 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from extauth.cli import common
 from extauth.cli.root import cli
 from tests.daemons import EXTAUTH, Daemon, configuration, extauth, with_local_accounts
 from tests.servers.process import poll, temporary_folder
@@ -142,6 +143,14 @@ def test_the_configuration_is_chosen_in_order(tmp: Path, monkeypatch: pytest.Mon
     (tmp / "extauth.toml").unlink()
     missing = run("check")
     assert missing.exit_code == (os.EX_CONFIG if not Path("/etc/extauth/extauth.toml").exists() else missing.exit_code)
+
+
+def test_a_default_that_can_not_be_looked_at_is_no_bug(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp)
+    far = "x" * 300  # as a folder is that others may not enter: to look for the file is an error
+    monkeypatch.setattr(common, "DEFAULT_FILES", (Path(far) / "a.toml", Path(far) / "b.toml"))
+    missing = run("check")
+    assert (missing.exit_code, missing.stderr) == (os.EX_CONFIG, f"extauth: {far}/b.toml: File name too long\n")
 
 
 # check ------------------------------------------------------------------------------------------------------------------------
@@ -466,7 +475,8 @@ def test_the_last_decisions_are_shown(daemon: Daemon) -> None:
     for number in range(3):
         login(daemon, f"nobody{number}@xmpp.test")
     lines = run("audit", "tail", "-n", "2", "-c", daemon.config).stdout.splitlines()
-    assert [re.sub(r" (peer|ms)=\S+", "", line) for line in lines] == [
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ audit ", line) for line in lines)
+    assert [re.sub(r"^\S+ | (peer|ms)=\S+", "", line) for line in lines] == [
         f"audit op=check-password user=nobody{number}@xmpp.test result=reject reason=no-user backend=local listener=ejabberd"
         " client=- mech=- trail=local:unknown"
         for number in (1, 2)

@@ -45,7 +45,7 @@ ALLOWED = {
     "authority": "changes issuing throttle journal metrics model errors soon passwords",
     "layers": "backend subjects changes issuing model errors soon store threads keyring jid passwords templates",
     "settings": "model errors jid layers values",
-    "plugins": "model errors backend listeners",
+    "plugins": "model errors backend listeners values",
     "negotiation": "authority journal model sasl soon",
     "service": "authority changes layers issuing negotiation backend plugins settings model errors jid passwords sasl journal "
     "metrics revocation soon store threads throttle keystore tokens purge",

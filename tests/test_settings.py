@@ -206,6 +206,10 @@ def test_an_anonymous_domain_needs_no_backend() -> None:
             "[backend.people]\ntype = 'plain'\n[domain.a]\nbackends = ['poeple']",
             "domain.\"a\".backends: no backend 'poeple' (did you mean 'people'?): no backend type 'poeple'",
         ),
+        (
+            "[domain.example.com]\nbackends = ['plain']",
+            'domain."example": a name with dots needs quotes, as in [domain."example.com"]',
+        ),
         ("[domain.'a b']\nbackends = ['plain']", 'domain."a b": not a domain name'),
         ("[domain.'EXAMPLE.com.']\nbackends = ['plain']", 'domain."example.com": the same domain is configured twice'),
     ],
@@ -363,7 +367,7 @@ def test_an_unknown_protocol_is_told_with_the_nearest() -> None:
     ("type_", "problem"),
     [
         ("nothing", r"no backend type 'nothing' \(there is no module extauth_nothing\)"),
-        ("lpda", r"no backend type 'lpda' \(there is no module extauth_lpda; did you mean 'ldap'\?\)"),
+        ("lpda", r"no backend type 'lpda' \(there is no module extauth_lpda\) \(did you mean 'ldap'\?\)"),
         ("no.such.module", r"no backend type 'no\.such\.module' \(there is no module no\.such\.module\)"),
         ("json.nothing", r"\(there is no module json\.nothing\)"),
         ("a b", "'a b' names no module"),

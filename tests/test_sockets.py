@@ -148,7 +148,7 @@ def test_a_file_is_not_removed(tmp: Path) -> None:
 
 
 def test_the_folder_must_be_there(tmp: Path) -> None:
-    assert refusal(SocketConfig(f"unix:{tmp}/no/it.sock")) == "No such file or directory"
+    assert refusal(SocketConfig(f"unix:{tmp}/no/it.sock")) == "its folder does not exist"
 
 
 def test_the_folder_must_not_be_everybodys(tmp: Path) -> None:

@@ -1,18 +1,19 @@
 """`extauth user app-password ...`: passwords for one device or application each."""
 
-import time
-
 import click
 
 from extauth.admin import Command
 from extauth.cli.client import perform_anyhow
-from extauth.cli.common import Choices, options, show
+from extauth.cli.common import Choices, options, show, utc
 from extauth.tokens.credential import APP
 
 
 @click.group(name="app-password")
 def app_password() -> None:
-    """Passwords of an account for one device or application each; by the running daemon, or on its store when none runs."""
+    """Manage passwords for one device or application each.
+
+    By the running daemon, or on its store when none runs.
+    """
 
 
 @app_password.command()
@@ -48,10 +49,6 @@ def revoke(choices: Choices, jid: str, name: str) -> None:
 
 
 def _line(one: dict[str, str]) -> str:
-    used = f"used {_time(one['used'])}" if one["used"] != "0" else "never used"
-    expires = f", expires {_time(one['expires'])}" if "expires" in one else ""
-    return f"{one['id']} {one['kind']} {one['label'] or '-'} since {_time(one['made'])}, {used}{expires}"
-
-
-def _time(seconds: str) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))
+    used = f"used {utc(one['used'])}" if one["used"] != "0" else "never used"
+    expires = f", expires {utc(one['expires'])}" if "expires" in one else ""
+    return f"{one['id']} {one['kind']} {one['label'] or '-'} since {utc(one['made'])}, {used}{expires}"

@@ -9,7 +9,7 @@ from extauth.cli.common import Choices, options, show
 
 @click.group()
 def cache() -> None:
-    """Look after what daemons remember of logins."""
+    """Flush what daemons remember of logins."""
 
 
 @cache.command()
@@ -17,7 +17,9 @@ def cache() -> None:
 @options
 @click.pass_obj
 def flush(choices: Choices, mask: str) -> None:
-    """Forget the logins of MASK: a JID, or a pattern such as '*@example.com'. Without it, of everybody.
+    """Forget the logins of MASK, or of everybody.
+
+    MASK is a JID, or a pattern such as '*@example.com'.
 
     All daemons that share the state store forget them; also when none runs here.
     """

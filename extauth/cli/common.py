@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ class Choices:
         from_environment = os.environ.get("EXTAUTH_CONFIG")
         if from_environment:
             return Path(from_environment)
-        return next((path for path in DEFAULT_FILES if path.exists()), DEFAULT_FILES[-1])
+        return next((path for path in DEFAULT_FILES if os.path.exists(path)), DEFAULT_FILES[-1])  # never raises
 
     def read(self) -> Settings:
         """Read the configuration anew.
@@ -73,6 +74,11 @@ def fail(text: str, code: int) -> NoReturn:
 def show(choices: Choices, result: Any, text: Callable[[Any], str]) -> None:  # noqa: ANN401 - JSON
     """Print a result: as JSON, or as `text` makes it."""
     click.echo(json.dumps(result, indent=2) if choices.as_json else text(result))
+
+
+def utc(seconds: float | str) -> str:
+    """Return a Unix time as people read it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(seconds)))
 
 
 def options(command: F) -> F:

@@ -26,13 +26,20 @@ AT_ONCE = 20  # accounts in one command, whose line has a limit
 
 @click.command(name="import")
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--domain", default="", help="Only accounts of this domain; needed where the source does not tell domains.")
+@click.option(
+    "--domain",
+    metavar="DOMAIN",
+    default="",
+    help="Only accounts of this domain; needed where the source does not tell domains.",
+)
 @click.option("--replace", is_flag=True, help="Replace accounts that are here already.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
 @options
 @click.pass_obj
 def import_(choices: Choices, source: Path, domain: str, *, replace: bool, dry_run: bool) -> None:
-    """Import the accounts of ejabberd or Prosody with their passwords.
+    """Import accounts of ejabberd or Prosody.
+
+    They keep their passwords.
 
     SOURCE is what `ejabberdctl dump` or `export2sql` wrote, an SQL dump or SQLite database of either server, or Prosody's data
     folder.

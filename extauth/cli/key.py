@@ -1,7 +1,6 @@
 """`extauth key ...`: the keys that sign tokens. What a key is, is never shown."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import click
 
 from extauth.admin import Command
 from extauth.cli.client import perform_anyhow
-from extauth.cli.common import Choices, fail, options, show
+from extauth.cli.common import Choices, fail, options, show, utc
 from extauth.cli.token import domain_option, only_domain
 
 MOST = 16384  # bytes
@@ -17,7 +16,10 @@ MOST = 16384  # bytes
 
 @click.group()
 def key() -> None:
-    """Look after the keys that sign tokens; by the running daemon, or on its store when none runs."""
+    """Manage the keys that sign tokens.
+
+    By the running daemon, or on its store when none runs. What a key is, is never shown.
+    """
 
 
 @key.command(name="list")
@@ -35,7 +37,7 @@ def list_(choices: Choices, domain: str) -> None:
 @options
 @click.pass_obj
 def rotate(choices: Choices, name: str, domain: str) -> None:
-    """Make a new key NAME (such as token_secret), which signs from now on. What older ones signed stays valid."""
+    """Make a new key NAME. It signs from now on; what older ones signed stays valid. NAME is for example token_secret."""
     _add(choices, Command("key-add", domain=only_domain(choices, domain), key=name))
 
 
@@ -46,7 +48,7 @@ def rotate(choices: Choices, name: str, domain: str) -> None:
 @options
 @click.pass_obj
 def import_(choices: Choices, name: str, file: Path, domain: str) -> None:
-    """Make the bytes of FILE the key NAME, as they are, which signs from now on."""
+    """Take a key NAME from FILE. It is the bytes as they are, and signs from now on."""
     try:
         value = file.read_bytes()
     except OSError as error:
@@ -64,7 +66,7 @@ def import_(choices: Choices, name: str, file: Path, domain: str) -> None:
 @options
 @click.pass_obj
 def retire(choices: Choices, name: str, key_id: str, domain: str, *, force: bool) -> None:
-    """Forget the key ID of NAME, once nothing that it has signed can be valid any more."""
+    """Forget the key ID of NAME. Refused while anything that it has signed may still be valid."""
     command = Command("key-retire", domain=only_domain(choices, domain), key=name, key_id=key_id, force=force)
     show(choices, perform_anyhow(choices, command), lambda done: f"{done['key']} {done['id']}: retired")
 
@@ -77,11 +79,7 @@ def _lines(keys: list[dict[str, Any]]) -> str:
     lines: list[str] = []
     for place, one in enumerate(keys):
         signs = place == 0 or keys[place - 1]["name"] != one["name"]
-        until = f"has signed what expires by {_time(one['latest'])}" if one["latest"] else "has signed nothing"
+        until = f"has signed what expires by {utc(one['latest'])}" if one["latest"] else "has signed nothing"
         origin = "imported" if one["imported"] else "made"
-        lines.append(f"{one['name']} {one['id']} {'signs' if signs else 'verifies'}, {origin} {_time(one['made'])}, {until}")
+        lines.append(f"{one['name']} {one['id']} {'signs' if signs else 'verifies'}, {origin} {utc(one['made'])}, {until}")
     return "\n".join(lines)
-
-
-def _time(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

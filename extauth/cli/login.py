@@ -27,7 +27,9 @@ WAIT = 5.0
 @options
 @click.pass_obj
 def login(choices: Choices, jid: str, name: str | None, mechanism: str | None, *, from_stdin: bool) -> None:
-    """Log JID in through a listener of the running daemon, as its XMPP server would, and tell who decided what and why.
+    """Log JID in as its XMPP server would, and tell why.
+
+    Through a listener of the running daemon. Tells who decided what, in how many milliseconds, and why.
 
     Exits with 0 if the login was accepted, 77 if it was refused, 75 if nobody could tell.
     """

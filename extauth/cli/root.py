@@ -38,7 +38,7 @@ def cli(context: click.Context, config: Path | None, *, as_json: bool) -> None:
 @cli.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def connect(arguments: tuple[str, ...]) -> None:
-    """Relay a server's questions to the daemon (what ejabberd and Prosody start)."""
+    """Relay questions of ejabberd or Prosody to the daemon."""
     raise AssertionError(arguments)  # extauth.cli.entry hands over before click is imported
 
 

@@ -1,5 +1,6 @@
 """`extauth status` and `extauth audit tail`: what the daemon does and decides."""
 
+import os
 from typing import Any
 
 import click
@@ -7,7 +8,7 @@ import msgspec
 
 from extauth.admin import Command
 from extauth.cli.client import NoDaemon, connect, need, result_of
-from extauth.cli.common import Choices, fail, options, show
+from extauth.cli.common import Choices, fail, options, show, utc
 from extauth.journal import Decision, audit_line
 
 WAIT = 20.0
@@ -27,7 +28,7 @@ def audit() -> None:
 
 
 @audit.command()
-@click.option("-n", "--lines", default=10, show_default=True, help="Begin with the last so many.")
+@click.option("-n", "--lines", metavar="N", default=10, show_default=True, help="Begin with the last so many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
 @options
 @click.pass_obj
@@ -44,7 +45,7 @@ def tail(choices: Choices, lines: int, *, follow: bool) -> None:
                     break
                 command = Command("audit-tail", seen=found["seen"], wait=WAIT)
     except NoDaemon as error:
-        fail(str(error), 69)
+        fail(str(error), os.EX_UNAVAILABLE)
     except KeyboardInterrupt:
         pass
 
@@ -53,7 +54,7 @@ def _print(choices: Choices, decision: dict[str, Any]) -> None:
     if choices.as_json:
         click.echo(msgspec.json.encode(decision))
     else:
-        click.echo(audit_line(msgspec.convert(decision, Decision)))
+        click.echo(f"{utc(decision['time'])} {audit_line(msgspec.convert(decision, Decision))}")
 
 
 def _describe(status: dict[str, Any]) -> str:

@@ -1,13 +1,12 @@
 """`extauth token ...` and `extauth session ...`: what the `tokens` backend has issued."""
 
-import time
 from collections.abc import Callable
 
 import click
 
 from extauth.admin import Command
 from extauth.cli.client import perform_anyhow
-from extauth.cli.common import Choices, options, read_secret, show
+from extauth.cli.common import Choices, options, read_secret, show, utc
 
 PAGE = 1000
 
@@ -24,7 +23,10 @@ def only_domain(choices: Choices, domain: str) -> str:
 
 @click.group()
 def token() -> None:
-    """Issue, look at and revoke tokens; by the running daemon, or on its store when none runs."""
+    """Issue, inspect and revoke tokens.
+
+    By the running daemon, or on its store when none runs.
+    """
 
 
 @token.command()
@@ -74,7 +76,10 @@ def issue(
 @options
 @click.pass_obj
 def inspect(choices: Choices, domain: str) -> None:
-    """Tell what a token is, read from a prompt or standard input; it is not used up."""
+    """Tell what a token is.
+
+    It is read from a prompt or standard input, and not used up.
+    """
     command = Command("token-inspect", domain=only_domain(choices, domain), token=read_secret("Token"))
     show(choices, perform_anyhow(choices, command), _described)
 
@@ -84,7 +89,10 @@ def inspect(choices: Choices, domain: str) -> None:
 @options
 @click.pass_obj
 def revoke(choices: Choices, domain: str) -> None:
-    """Revoke a token, read from a prompt or standard input, with the whole session it belongs to."""
+    """Revoke a token, and its whole session.
+
+    It is read from a prompt or standard input.
+    """
     command = Command("session-end", domain=only_domain(choices, domain), token=read_secret("Token"))
     show(choices, perform_anyhow(choices, command), _ended)
 
@@ -95,13 +103,16 @@ def revoke(choices: Choices, domain: str) -> None:
 @options
 @click.pass_obj
 def list_tokens(choices: Choices, jid: str, domain: str) -> None:
-    """List the refresh tokens that are valid: of JID, or of the domain."""
+    """List the valid refresh tokens of JID, or of the domain."""
     show(choices, _sessions(choices, jid, domain), _lines(lambda s: f"refresh {s['number']} of {s['session']}"))
 
 
 @click.group()
 def session() -> None:
-    """List and end the sessions of devices; by the running daemon, or on its store when none runs."""
+    """Start, list and end sessions of devices.
+
+    By the running daemon, or on its store when none runs.
+    """
 
 
 @session.command(name="list")
@@ -139,7 +150,10 @@ def end(choices: Choices, jid: str, family: str, device: str, domain: str, *, ev
 @options
 @click.pass_obj
 def start(choices: Choices, jid: str, device: str, *, bound: bool) -> None:
-    """Begin a session for JID, as after a login by password, and show its first relogin key."""
+    """Begin a session and show its first relogin key.
+
+    As after a login of JID by password.
+    """
     cookie = read_secret("Cookie") if bound else None
     command = Command("session-start", jid=jid, device=device, cookie=cookie)
     show(choices, perform_anyhow(choices, command), _described)
@@ -161,7 +175,7 @@ def _sessions(choices: Choices, jid: str, domain: str) -> list[dict[str, str]]:
 def _lines(what: Callable[[dict[str, str]], str]) -> Callable[[list[dict[str, str]]], str]:
     def text(sessions: list[dict[str, str]]) -> str:
         return "\n".join(
-            f"{s['jid']} {what(s)} since {_time(s['made'])}, used {_time(s['used'])}, ends {_time(s['ends'])}" for s in sessions
+            f"{s['jid']} {what(s)} since {utc(s['made'])}, used {utc(s['used'])}, ends {utc(s['ends'])}" for s in sessions
         )
 
     return text
@@ -172,8 +186,4 @@ def _ended(result: dict[str, str]) -> str:
 
 
 def _described(result: dict[str, str]) -> str:
-    return "\n".join(f"{key}: {_time(value) if key.endswith('expires') else value}" for key, value in result.items())
-
-
-def _time(seconds: str) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))
+    return "\n".join(f"{key}: {utc(value) if key.endswith('expires') else value}" for key, value in result.items())

@@ -15,7 +15,10 @@ PAGE = 1000
 
 @click.group()
 def user() -> None:
-    """Manage accounts; by the running daemon, or on its store when none runs."""
+    """Manage accounts.
+
+    By the running daemon, or on its store when none runs.
+    """
 
 
 @user.command()
@@ -74,9 +77,10 @@ def remove(choices: Choices, jid: str) -> None:
 @options
 @click.pass_obj
 def purge(choices: Choices, jid: str) -> None:
-    """Remove everything about JID: the account, sessions, credentials, learned keys, the record of logins.
+    """Remove everything that is kept about JID.
 
-    A backend that can't remove accounts (a directory) keeps its own; which one does is said, and the rest goes all the same.
+    That is the account, sessions, credentials, learned keys, the record of logins. A backend that can't remove accounts (a
+    directory) keeps its own; which one does is said, and the rest goes all the same.
     """
     show(choices, perform_anyhow(choices, Command("user-purge", jid=jid)), _purged)
 
