@@ -12,6 +12,7 @@ PYTHON ?= $(shell for python in /usr/bin/python3 python3; do \
 PYTHON := $(or $(PYTHON),python3)
 BIN := .venv/bin
 COVERAGE := --cov --cov-report=term:skip-covered
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test proof check bench fuzz prepare-run prepare-test
 
@@ -19,7 +20,7 @@ run: prepare-run
 	$(BIN)/extauth serve --demo $(ARGS)
 
 test: prepare-test
-	$(BIN)/pytest -m "not proof" $(COVERAGE) $(ARGS)
+	$(BIN)/pytest -m "not proof" $(PARALLEL) $(COVERAGE) $(ARGS)
 
 proof: prepare-test
 	$(BIN)/pytest -m proof -o faulthandler_timeout=0 $(ARGS)
@@ -29,13 +30,13 @@ check: prepare-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/pytest -m "not proof and not needs" $(COVERAGE) $(ARGS)
+	$(BIN)/pytest -m "not proof and not needs" $(PARALLEL) $(COVERAGE) $(ARGS)
 
 bench: prepare-test
 	$(BIN)/python -m bench $(ARGS)
 
 fuzz: prepare-test
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m "hypothesis and not needs and not proof" $(ARGS)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m "hypothesis and not needs and not proof" $(PARALLEL) $(ARGS)
 
 prepare-run:
 	@$(PYTHON) tools/prepare.py run

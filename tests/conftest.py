@@ -36,6 +36,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with servers first: they take longest, and one at the end would run while other processes idle."""
+    slow = {item.path for item in items if item.get_closest_marker("needs")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one process more than there are processors, since some wait for the servers that they have started."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def _umask() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
     """Put back the process's umask, which `extauth serve` sets: other servers' files would be closed to them."""

@@ -30,12 +30,13 @@ ACCOUNTS = ("alice:fake right", "slow:fake slow")
 def head(folder: Path | str, *, daemon: str = "", ejabberd: str = "", sasl: bool = False) -> str:
     """Return the head of a configuration: state and sockets in `folder`, of an `ejabberd` listener and if wanted `dovecot`'s.
 
-    `daemon` and `ejabberd` are further lines of these tables.
+    `daemon` and `ejabberd` are further lines of these tables. What else the machine does is not to be an outage.
     """
     dovecot = f'[listener.sasl]\nprotocol = "dovecot"\naddress = "unix:{folder}/sasl.sock"\n' if sasl else ""
     return f"""\
 [daemon]
 state = "sqlite://{folder}/state/state.db"
+hash_patience = 20.0
 {daemon}
 [listener.admin]
 protocol = "admin"
@@ -155,7 +156,7 @@ class Daemon(Server):
         """Send it a signal."""
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 15) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Wait until it has ended by itself and return its status."""
         assert self._process is not None
         status = self._process.wait(seconds)
@@ -175,7 +176,7 @@ class Daemon(Server):
 class Wire:
     """A connection of an ejabberd worker, or of whoever speaks in its frames."""
 
-    def __init__(self, path: Path | tuple[str, int], seconds: float = 15) -> None:
+    def __init__(self, path: Path | tuple[str, int], seconds: float = 60) -> None:
         self.sock = socket.socket(socket.AF_UNIX if isinstance(path, Path) else socket.AF_INET)
         try:
             self.sock.connect(str(path) if isinstance(path, Path) else path)  # waits for a place in the queue

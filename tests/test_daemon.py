@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -409,16 +410,12 @@ def test_with_all_files_in_use_logins_go_on_and_nobody_is_busy(tmp: Path) -> Non
 class Unread(Daemon):
     """A daemon whose standard error goes into a pipe that nobody reads."""
 
-    def start(self) -> None:
+    def _spawn(self, output: IO[bytes]) -> "subprocess.Popen[bytes]":  # noqa: ARG002 - the pipe takes its place
         """Start it with a pipe of one page."""
-        reading, writing = os.pipe()
-        self.pipe = reading
+        self.pipe, writing = os.pipe()
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-        self._process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stderr=writing, env={**os.environ, **self.environment}, cwd=self.folder
-        )
-        os.close(writing)
-        poll(self._ready_or_dead, "it is up")
+        with os.fdopen(writing, "wb") as unread:
+            return super()._spawn(unread)
 
     def stop(self, seconds: float = 15) -> None:
         """End it and close the pipe."""

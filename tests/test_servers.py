@@ -120,3 +120,21 @@ def test_a_server_that_ends_at_once_is_named(tmp: Path) -> None:
     with pytest.raises(AssertionError, match="_Broken ended with 3") as caught:
         _Broken(tmp).start()
     assert caught.value.__notes__ == ["no configuration\n"]
+
+
+class _Unfurnished(Server):
+    command = ("sleep", "1000")
+
+    def ready(self) -> bool:
+        return True
+
+    def furnish(self) -> None:
+        self.started = self.pid
+        raise RuntimeError("no furniture")
+
+
+def test_a_server_that_can_not_be_furnished_is_ended(tmp: Path) -> None:
+    server = _Unfurnished(tmp)
+    with pytest.raises(RuntimeError, match="no furniture"):
+        server.start()
+    assert not Path(f"/proc/{server.started}").exists()

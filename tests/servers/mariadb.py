@@ -45,8 +45,8 @@ class MariaDb(Server):
             self.command.append(f"--ssl-ca={certificates.ca}")
         self._fresh = True
 
-    def start(self) -> None:
-        """Make the system tables, the first time, and start."""
+    def prepare(self) -> None:
+        """Make the system tables, the first time."""
         if self._fresh:
             for folder in (self._data, self.socket.parent):
                 folder.mkdir()
@@ -57,7 +57,9 @@ class MariaDb(Server):
             ]
             user = [f"--user={ACCOUNT}"] if os.geteuid() == 0 else []
             subprocess.run([*command, *user], check=True, capture_output=True, timeout=120)
-        super().start()
+
+    def furnish(self) -> None:
+        """Make the database and its users, the first time."""
         if self._fresh:
             self._fresh = False
             self.run(

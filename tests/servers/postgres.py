@@ -53,8 +53,8 @@ class Postgres(Server):
         self._tls = certificates is not None
         self._fresh = True
 
-    def start(self) -> None:
-        """Make the cluster, the first time, and start."""
+    def prepare(self) -> None:
+        """Make the cluster, the first time."""
         if self._fresh:
             self._data.mkdir()
             self._own(self._data)
@@ -73,7 +73,9 @@ class Postgres(Server):
             cautious = f"hostssl all {CAUTIOUS} 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n" if self._tls else ""
             rules = f"local all all trust\n{cautious}host all all 127.0.0.1/32 scram-sha-256\n"
             (self._data / "pg_hba.conf").write_text(rules)
-        super().start()
+
+    def furnish(self) -> None:
+        """Make the database and its users, the first time."""
         if self._fresh:
             self._fresh = False
             self.run(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'", database=ADMIN)
@@ -119,7 +121,8 @@ class Postgres(Server):
         """End it by a fast shutdown, which waits for nobody."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(seconds)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
         super().stop(seconds)
 
     def _client(self, statements: str, database: str, user: str) -> "subprocess.CompletedProcess[str]":

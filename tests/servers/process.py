@@ -18,15 +18,20 @@ _PORTS = range(20000, 32000)
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    """Return a TCP port of 127.0.0.1 that nobody listens on, and that no other process of tests is given while this one lives.
+
+    The UDP port of the same number says that it is taken.
+    """
     while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as probe:
+        address = ("127.0.0.1", random.choice(_PORTS))
+        with socket.socket() as probe, socket.socket(type=socket.SOCK_DGRAM) as claim:
             try:
-                probe.bind(("127.0.0.1", port))
+                claim.bind(address)
+                probe.bind(address)
             except OSError:
                 continue
-            return port
+            claim.detach()  # open until this process ends
+            return address[1]
 
 
 @contextmanager
@@ -43,7 +48,7 @@ def temporary_folder() -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def poll(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def poll(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Wait until `condition` holds; AssertionError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -62,8 +67,8 @@ def listens(port: int) -> bool:
 class Server:
     """A server process: a context manager, or `start` and `stop` by hand (which block: under trio, a thread).
 
-    A subclass gives `command` and `ready` and may set `environment` and `log_file`. What the process prints
-    is appended to `output_file`.
+    A subclass gives `command` and `ready`, and may give `prepare` and `furnish`, and set `environment` and `log_file`.
+    What the process prints is appended to `output_file`.
     """
 
     command: Sequence[str]
@@ -80,6 +85,12 @@ class Server:
         """Tell whether the server serves; asked again and again while it starts."""
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        """Do what has to be done before the process starts."""
+
+    def furnish(self) -> None:
+        """Do what can be done only once it serves."""
+
     @property
     def pid(self) -> int:
         """The process id; AssertionError when it was not started."""
@@ -87,11 +98,16 @@ class Server:
         return self._process.pid
 
     def start(self) -> None:
-        """Start and wait until ready; AssertionError with the output when it ends or is not ready in time."""
+        """Start and wait until ready; AssertionError with the output when it ends or is not ready in time.
+
+        Whatever goes wrong, nothing is left running.
+        """
+        self.prepare()
         with self.output_file.open("ab") as output:
             self._process = self._spawn(output)
         try:
             poll(self._ready_or_dead, f"{type(self).__name__} is up")
+            self.furnish()
         except BaseException as error:
             self.stop()
             error.add_note(self.output())
@@ -141,7 +157,7 @@ class Server:
         """Return what the process printed so far."""
         return self.output_file.read_text(errors="replace")
 
-    def wait_for_log(self, text: str, seconds: float = 20) -> None:
+    def wait_for_log(self, text: str, seconds: float = 60) -> None:
         """Wait until the log contains `text`; AssertionError with the end of the log after `seconds`."""
         try:
             poll(lambda: text in self.log(), f"{text!r} in the log", seconds)

@@ -39,21 +39,25 @@ class Samba(Server):
         self.command = ["/usr/sbin/samba", "-i", "-M", "single", "--debug-stdout", "-s", str(settings)]
         self.command += [f"--option={name}={value}" for name, value in options.items()]
 
-    def start(self) -> None:
-        """Make the domain if there is none, wait until nobody else has the ports, and start."""
+    def prepare(self) -> None:
+        """Make the domain if there is none, and wait until nobody else has the ports."""
         if not (self.folder / "domain").exists():
             self._provision()
         poll(lambda: not any(listens(port) for port in _PORTS), f"ports {_PORTS} are free", 90)
-        super().start()
+
+    def furnish(self) -> None:
+        """Log in as the administrator, and take any password."""
         server = ldap3.Server(TLS_URL, get_info=ldap3.NONE)
         self._administrator = _LDAP3.Connection(server, ADMIN, ADMIN_PASSWORD, auto_bind=True, auto_referrals=False)
         self.change(SUFFIX, minPwdAge=0, pwdHistoryLength=0, minPwdLength=0, pwdProperties=0, lockoutThreshold=0)
 
     def stop(self, seconds: float = 15) -> None:
         """Hang up, and end it."""
-        if self._administrator is not None:
-            self._administrator.unbind()
-        super().stop(seconds)
+        try:
+            if self._administrator is not None:
+                self._administrator.unbind()
+        finally:
+            super().stop(seconds)
 
     def _provision(self) -> None:
         command = ["samba-tool", "domain", "provision", "--realm=EXAMPLE.COM", "--domain=EXAMPLE", "--server-role=dc"]

@@ -96,12 +96,11 @@ access to * by dn.exact="cn=manager,{PEOPLE}" write by users read
         self._fill = ["/usr/sbin/slapadd", "-q", "-f", str(configuration), "-l", str(folder / "people.ldif")]
         self.command = ["/usr/sbin/slapd", "-d", "0", "-f", str(configuration), "-h", f"{self.url} {self.tls_url}"]
 
-    def start(self) -> None:
-        """Fill the directory if it is empty, and start."""
+    def prepare(self) -> None:
+        """Fill the directory if it is empty."""
         if self._fill:
             subprocess.run(self._fill, check=True, capture_output=True, timeout=30)
             self._fill = []
-        super().start()
 
     def ready(self) -> bool:
         """Tell whether both ports take connections."""
