@@ -14,7 +14,7 @@ from extauth.store import Row, Store
 from extauth.tokens.kinds import DAY
 
 KEY_BYTES = 64
-LIFE = 1.0  # seconds that a copy holds of what a remote store said: a key retired by force is good for so long there
+LIFE = 1.0  # seconds that a copy holds of what a store without marks said: a key retired by force is good for so long there
 SLACK = DAY  # `latest` is written so much later than it must be, so that it is not written for every token
 
 _KEYS = "SELECT id, value, latest FROM token_key WHERE domain = $1 AND name = $2 ORDER BY made DESC, id"
@@ -50,6 +50,14 @@ class KeyInfo(NamedTuple):
     latest: int
 
 
+class _Copy(NamedTuple):
+    """Keys as the store had them at its `mark`; if it has none, as they were when it was `asked` (monotonic seconds)."""
+
+    mark: bytes | None
+    asked: float
+    keys: tuple[Key, ...]
+
+
 class Keystore:
     """The keys of all domains. `files` are keys by name that were read from files: those sign, and those of the store verify.
 
@@ -60,15 +68,21 @@ class Keystore:
         self._store = store
         self._now = now
         self._files = {name: Key("file", value, 1 << 62) for name, value in (files or {}).items()}
-        self._copies: dict[tuple[str, str], tuple[float, tuple[Key, ...]]] = {}
+        self._copies: dict[tuple[str, str], _Copy] = {}
 
     def keys(self, domain: str, name: str, *, fresh: bool = False) -> Soon[tuple[Key, ...]]:
         """Return the keys of a name, the one that signs first. `fresh`: as they are this moment in the store."""
+        mark = self._store.mark()
         copy = self._copies.get((domain, name))
-        if copy is not None and not fresh and time.monotonic() - copy[0] < LIFE:
-            return copy[1]
+        if copy is not None and (not fresh and time.monotonic() - copy.asked < LIFE if mark is None else mark == copy.mark):
+            return copy.keys
         rows = self._store.read(_KEYS, domain, name)
-        return self._all(name, rows) if isinstance(rows, list) else self._keep(domain, name, rows)
+        if not isinstance(rows, list):
+            return self._keep(domain, name, rows)
+        keys = self._all(name, rows)
+        if mark is not None:
+            self._copies[domain, name] = _Copy(mark, 0.0, keys)
+        return keys
 
     def verify(self, domain: str, name: str, is_by: Callable[[list[bytes]], bool]) -> Soon[bool]:
         """Tell whether `is_by` holds for any of the keys; if not, also of keys that were made a moment ago."""
@@ -76,7 +90,7 @@ class Keystore:
         def again(keys: tuple[Key, ...]) -> Soon[bool]:
             if is_by([key.value for key in keys]):
                 return True
-            return then(self.keys(domain, name, fresh=True), lambda keys: is_by([key.value for key in keys]))
+            return then(self.keys(domain, name, fresh=True), lambda now: now != keys and is_by([key.value for key in now]))
 
         return then(self.keys(domain, name), again)
 
@@ -116,7 +130,7 @@ class Keystore:
         """Keep a copy of what had to be waited for."""
         asked = time.monotonic()
         keys = self._all(name, await rows)
-        self._copies[domain, name] = asked, keys
+        self._copies[domain, name] = _Copy(None, asked, keys)
         return keys
 
     def _all(self, name: str, rows: list[Row]) -> tuple[Key, ...]:

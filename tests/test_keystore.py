@@ -1,5 +1,8 @@
 """The keys that sign tokens."""
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import trio
 from extauth.keystore import LIFE, SLACK, Keystore
 from extauth.soon import settle
 from extauth.store import Row, Store, Value, open_store
+from extauth.store.sqlite import SqliteStore
 from tests.tokenscene import START, Clock
 
 DOMAIN = "example.com"
@@ -118,6 +122,9 @@ class Remote:
         self.write = store.write
         self.reads = 0
 
+    def mark(self) -> None:
+        return None
+
     async def read(self, sql: str, *values: Value) -> list[Row]:
         self.reads += 1
         return await settle(self._store.read(sql, *values))
@@ -148,6 +155,65 @@ async def test_a_store_at_hand_is_asked_each_time(tmp: Path, clock: Clock) -> No
         (info,) = await keys.described(DOMAIN)
         await Keystore(store, clock).retire(DOMAIN, NAME, info.id, force=True)
         assert not await verifies(keys, value)
+
+
+OTHER_PROCESS = """
+    import sys, time, trio
+    from extauth.keystore import Keystore
+    from extauth.store import open_store
+    async def main():
+        async with open_store(sys.argv[1]) as store:
+            keys = Keystore(store, time.time)
+            for line in sys.stdin:
+                if line == "rotate\\n":
+                    await keys.add("example.com", "token_secret", b"a fake key")
+                else:
+                    assert await keys.retire("example.com", "token_secret", line.strip(), force=True)
+                print("done", flush=True)
+    trio.run(main)
+"""
+
+
+async def test_what_another_process_does_to_keys_is_seen_at_the_next_login(tmp: Path, clock: Clock) -> None:
+    state = f"sqlite://{tmp}/state/keys.db"
+    async with open_store(state) as store:
+        keys = Keystore(store, clock)
+        value = await keys.signing(DOMAIN, NAME, START)
+        (info,) = await keys.described(DOMAIN)
+        command = [sys.executable, "-c", textwrap.dedent(OTHER_PROCESS), state]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert await verifies(keys, value)
+            assert not await verifies(keys, b"a fake key")
+            print("rotate", file=process.stdin, flush=True)
+            assert process.stdout.readline() == "done\n"
+            assert await values(keys) == [b"a fake key", value]
+            assert await verifies(keys, value)
+            print(info.id, file=process.stdin, flush=True)
+            assert process.stdout.readline() == "done\n"
+            assert not await verifies(keys, value)
+            assert await values(keys) == [b"a fake key"]
+            process.stdin.close()
+            assert process.wait() == 0
+
+
+async def test_a_store_at_hand_is_looked_into_only_after_somebody_has_written(tmp: Path, clock: Clock) -> None:
+    async with open_store(f"sqlite://{tmp}/state/keys.db") as store:
+        keys = Keystore(store, clock)
+        value = await keys.signing(DOMAIN, NAME, START)
+        looked: list[str] = []
+        assert isinstance(store, SqliteStore)
+        store._reader.set_trace_callback(looked.append)  # pyright: ignore[reportPrivateUsage]
+        assert await verifies(keys, value)
+        looked.clear()
+        for _ in range(3):
+            assert await verifies(keys, value)
+            assert not await verifies(keys, b"fake")
+        assert not looked
+        await store.write(("INSERT INTO secret (name, value) VALUES ('x', '')", ()))
+        assert await verifies(keys, value)
+        assert len(looked) == 1
 
 
 async def test_two_that_make_the_first_key_at_once_verify_each_others(store: Store, clock: Clock) -> None:

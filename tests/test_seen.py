@@ -43,6 +43,7 @@ class CountingStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.mark = store.mark
         self.away = False
         self.reads = 0
         self.writes = 0

@@ -23,6 +23,13 @@ class Store(Protocol):
         """
         ...
 
+    def mark(self) -> bytes | None:
+        """Return what differs as soon as anybody has written: what was read after an equal mark is still so.
+
+        None: only a look-up can tell.
+        """
+        ...
+
     async def write(self, *statements: Statement) -> Results:
         """Run a unit of work: all of its statements take effect or none, and it is durable when this returns.
 

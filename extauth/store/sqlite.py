@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from mmap import mmap
 from pathlib import Path
 
 import outcome
@@ -20,6 +21,7 @@ import trio
 from extauth.errors import BackendDown, ConfigError
 from extauth.store.interface import Hear, Results, Row, Statement, Value, newer_schema
 from extauth.store.schema import MIGRATIONS, VERSION
+from extauth.store.walindex import wal_header
 
 BUSY = 5.0  # seconds to wait for another process that holds the write lock
 BATCH = 256  # units of work in one transaction
@@ -60,9 +62,10 @@ class _Unit:
 class SqliteStore:
     """A `Store` in one SQLite file."""
 
-    def __init__(self, path: str, reader: sqlite3.Connection) -> None:
+    def __init__(self, path: str, reader: sqlite3.Connection, header: mmap | None) -> None:
         self._path = path
         self._reader = reader
+        self._header = header
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
         self._hear: list[Hear] = []
@@ -85,16 +88,17 @@ class SqliteStore:
             reader.execute("PRAGMA query_only=ON")
         except sqlite3.Error as error:
             raise ConfigError([f"daemon.state: {path}: {error}"]) from error
-        store = cls(path, reader)
-        thread = threading.Thread(target=store._write_all, args=(writer,), name="extauth-store", daemon=True)
-        thread.start()
-        try:
-            yield store
-        finally:
-            store._queue.put(None)
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(thread.join)
-            reader.close()
+        with wal_header(path, reader) as header:
+            store = cls(path, reader, header)
+            thread = threading.Thread(target=store._write_all, args=(writer,), name="extauth-store", daemon=True)
+            thread.start()
+            try:
+                yield store
+            finally:
+                store._queue.put(None)
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(thread.join)
+                reader.close()
 
     def read(self, sql: str, *values: Value) -> list[Row]:
         """Run one SELECT, at once."""
@@ -102,6 +106,10 @@ class SqliteStore:
             return self._reader.execute(sql, _bind(values)).fetchall()
         except sqlite3.Error as error:
             raise BackendDown(f"{self._path}: {error}") from error
+
+    def mark(self) -> bytes | None:
+        """Return what SQLite itself tells by whether anybody has written."""
+        return None if self._header is None else self._header[:]
 
     async def write(self, *statements: Statement) -> Results:
         """Queue a unit of work and wait until it is durable."""
