@@ -15,6 +15,7 @@ from extauth.settings import Daemon, Domain, load
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "config/examples").glob("*.toml"))
+PROTOCOLS = ("ejabberd", "prosody", "dovecot", "saslauthd", "admin")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -32,6 +33,14 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
     assert settings.backends["local"].layers == Layers()
     for name in ("local", "tokens"):
         assert settings.backends[name].config == plugins.backend(name).Config()
+
+
+def test_the_annotated_configuration_shows_every_key() -> None:
+    configs = [Daemon, Domain, CacheRules, NameRules, plugins.backend("local").Config, plugins.backend("tokens").Config]
+    configs += [plugins.listener(protocol).Config for protocol in PROTOCOLS]
+    keys = {field.name for config in configs for field in dataclasses.fields(config)}
+    text = (ROOT / "config/extauth.toml").read_text()
+    assert {key for key in keys if not re.search(rf"^(# )?{key} = ", text, re.MULTILINE)} == set()
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -57,7 +66,7 @@ def documented(*pages: Path) -> set[str]:
 
 def test_every_key_is_in_the_configuration_page() -> None:
     configs = [Daemon, Domain, Layers, CacheRules, NameRules]
-    configs += [plugins.listener(protocol).Config for protocol in ("ejabberd", "prosody", "dovecot", "saslauthd", "admin")]
+    configs += [plugins.listener(protocol).Config for protocol in PROTOCOLS]
     keys = {field.name for config in configs for field in dataclasses.fields(config)}
     assert keys <= documented(ROOT / "docs/configuration.md")
 
