@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 from extauth import plugins
 from extauth.cli.root import cli
+from extauth.errors import ConfigError
 from extauth.layers.rules import CacheRules, Layers, NameRules
 from extauth.model import Reason
-from extauth.settings import Daemon, Domain, load
+from extauth.settings import Daemon, Domain, load, read
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "config/examples").glob("*.toml"))
@@ -47,6 +48,26 @@ def test_the_annotated_configuration_shows_every_key() -> None:
 def test_the_examples_are_usable_as_they_are(example: Path) -> None:
     done = CliRunner().invoke(cli, ["check", "-c", str(example)])
     assert (done.exit_code, done.output) == (0, f"{example}: good\n")
+
+
+OURS = re.compile(r"^```toml\n(\[(?:daemon|listener|backend|domain)\b.*?)^```", re.MULTILINE | re.DOTALL)
+ELSEWHERE = re.compile(r": missing$|: name at least one$|no backend ")  # what a page shows only a part of
+
+
+def problems(text: str) -> tuple[str, ...]:
+    """Return what is wrong with a configuration."""
+    try:
+        read(text, plugins.InstalledKinds())
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_pages_show_of_the_configuration_is_usable(page: Path) -> None:
+    for text in OURS.findall(page.read_text()):
+        complete = text if "[domain." in text else f'{text}\n[domain."example.com"]\nbackends = ["local"]\n'
+        assert [problem for problem in problems(complete) if not ELSEWHERE.search(problem)] == []
 
 
 def test_every_example_is_named_where_people_begin() -> None:
