@@ -80,6 +80,12 @@ def test_every_reason_has_its_section() -> None:
     assert sections == [reason.value for reason in Reason]
 
 
+def test_every_refusal_has_its_cause_and_its_cure() -> None:
+    sections = re.split(r"^## (\S+)$", (ROOT / "docs/reasons.md").read_text(), flags=re.MULTILINE)[1:]
+    sentences = {name: len(re.findall(r"[.:?](?=\s)", text)) for name, text in zip(sections[::2], sections[1::2], strict=True)}
+    assert [name for name, count in sentences.items() if count < 2] == [Reason.OK]
+
+
 def documented(*pages: Path) -> set[str]:
     """Return the words that pages set as code."""
     return {word for page in pages for word in re.findall(r"`(\w+)`", page.read_text())}
