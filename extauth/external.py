@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 from extauth import jid
 from extauth.model import (
     VERDICTS,
+    VIA,
     Accept,
     CheckPassword,
     CreateUser,
@@ -170,6 +171,8 @@ class Conversation:
         proof: Verdict = await settle(self._service.ask(check))
         if not isinstance(proof, Accept):
             return proof
+        if VIA in proof.attributes:  # a token or an app password, which stands for less
+            return self._service.refuse(RemoveUser.operation, check.identity, check.origin, Reason.NOT_ALLOWED)
         verdict: Verdict = await settle(self._service.ask(make(check.identity, check.origin, check.password)))
         return verdict
 

@@ -212,10 +212,15 @@ class _Capped(httpcore.AsyncNetworkStream):
         return self._stream.get_extra_info(info)
 
 
+# The last four bytes are an IPv4 address: mapped and compatible (RFC 4291 section 2.5.5), and behind NAT64 (RFC 6052).
+_TRANSLATED = [ipaddress.IPv6Network(network) for network in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")]
+
+
 def is_public(address: str) -> bool:
     """Tell whether an IP address belongs to the Internet at large."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if isinstance(ip, ipaddress.IPv6Address) and any(ip in network for network in _TRANSLATED):
+        ip = ipaddress.IPv4Address(ip.packed[-4:])
     return ip.is_global and not ip.is_multicast
 
 

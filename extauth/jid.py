@@ -15,6 +15,7 @@ from precis_i18n import get_profile
 
 from extauth.model import Identity
 
+CHARACTERS = 1 << 16  # whose properties are remembered: nearly all that Unicode 3.2 assigns
 MAX_BYTES = 1023  # RFC 7622 section 3.1: of each part, in UTF-8
 
 _FAST_USER = re.compile(r"[a-z0-9._\-+=~!#$%()*,;?\[\\\]^`{|}]{1,255}").fullmatch
@@ -77,9 +78,9 @@ def local_part(text: str) -> str:
 
 
 def _prepare(text: str) -> str:
-    if len(text) > MAX_BYTES:
-        raise InvalidName("a local part of more than 1023 bytes")
     try:
+        if len(text) > MAX_BYTES or len(text.encode()) > MAX_BYTES:
+            raise InvalidName("a local part of more than 1023 bytes")
         prepared = _once(text)
         if _once(prepared) != prepared:
             raise InvalidName("a local part that changes when it is prepared again")
@@ -109,17 +110,26 @@ def _nodeprep(text: str) -> str:
     mapped = "".join(_fold(c) for c in text if not stringprep.in_table_b1(c))
     mapped = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
     for c in mapped:
-        if any(prohibited(c) for prohibited in _PROHIBITED):
+        if _is_prohibited(c):
             raise InvalidName(f"a local part with U+{ord(c):04X}")
-    right_to_left = [stringprep.in_table_d1(c) for c in mapped]
+    characters = set(mapped)
     # RFC 3454 section 6: right-to-left text begins and ends with such a character and holds no left-to-right one.
-    if any(right_to_left) and not (
-        right_to_left[0] and right_to_left[-1] and not any(stringprep.in_table_d2(c) for c in mapped)
+    if any(map(stringprep.in_table_d1, characters)) and not (
+        stringprep.in_table_d1(mapped[0])
+        and stringprep.in_table_d1(mapped[-1])
+        and not any(map(stringprep.in_table_d2, characters))
     ):
         raise InvalidName("a local part that mixes writing directions")
     return mapped
 
 
+# The tables take 10 us a character: long names would keep everybody waiting.
+@lru_cache(maxsize=CHARACTERS)
+def _is_prohibited(c: str) -> bool:
+    return any(prohibited(c) for prohibited in _PROHIBITED)
+
+
+@lru_cache(maxsize=CHARACTERS)
 def _fold(c: str) -> str:
     """Map by RFC 3454 table B.2. Python's own takes lower-case letters from today's Unicode, where 3.2 has none."""
     folded = stringprep.map_table_b2(c)

@@ -191,6 +191,17 @@ def _stamped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
     return event
 
 
+def _printable(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what could act on the terminal that shows a line; line breaks are escaped by whoever renders it."""
+    for key, value in event.items():
+        if not isinstance(value, int | float):
+            text = str(value)
+            if not text.isprintable():
+                text = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+            event[key] = text
+    return event
+
+
 def set_up_logging(stream: TextIO | Outlet = STANDARD_ERROR, *, verbose: bool = False) -> None:
     """Send our log, and warnings of the libraries, to `stream`, one line an event, control characters escaped."""
     structlog.configure(
@@ -198,6 +209,7 @@ def set_up_logging(stream: TextIO | Outlet = STANDARD_ERROR, *, verbose: bool = 
             structlog.stdlib.add_log_level,
             _stamped,
             structlog.processors.format_exc_info,
+            _printable,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], drop_missing=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),

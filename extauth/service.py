@@ -186,7 +186,7 @@ class Service:
         options = sasl.options if sasl else Options(decoy_key=b"")
         offered = sasl.names if sasl else frozenset[str]()
         exchange = Exchange(mechanism, stream, options, generation.mechanisms, offered)
-        return Negotiation(exchange, stream, self.ask, self.refuse, known_domain=sasl is not None)
+        return Negotiation(exchange, stream, self.ask, self.refuse, self.caches.changed_since, known_domain=sasl is not None)
 
     @property
     def layered(self) -> Mapping[str, Layered]:

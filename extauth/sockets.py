@@ -11,17 +11,24 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from extauth.errors import ConfigError
 from extauth.jid import InvalidName, domain_part
 
 BACKLOG = 1024
+NOT_VOUCHED = "it must be a unix socket, whose peer the kernel vouches for"
 FIRST_PASSED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
 
 @dataclass(frozen=True)
 class SocketConfig:
-    """The keys that every listener on a socket has. Times are in seconds."""
+    """The keys that every listener on a socket has. Times are in seconds.
+
+    `vouched`: the kernel has to vouch for the peer, so that it must be a unix socket.
+    """
+
+    vouched: ClassVar[bool] = False
 
     address: str = ""
     mode: str = "0660"  # of a unix socket
@@ -33,7 +40,8 @@ class SocketConfig:
     deadline: float = 10.0  # after which a request is no longer answered
 
     def __post_init__(self) -> None:
-        parse_address(self.address)
+        if parse_address(self.address)[0] == "tcp" and self.allow_users:
+            raise ValueError(f"allow_users: {NOT_VOUCHED}")
         try:
             valid = 0 <= int(self.mode, 8) <= 0o777  # noqa: PLR2004
         except ValueError:
@@ -118,7 +126,11 @@ def listen(place: str, config: SocketConfig) -> Listening:
     try:
         if kind == "unix":
             return _listen_unix(config, where)
-        return Listening(config.address, _listen_tcp(where, port) if kind == "tcp" else _passed(where))
+        sock = _listen_tcp(where, port) if kind == "tcp" else _passed(where)
+        if sock.family != socket.AF_UNIX and (config.vouched or config.allow_users):
+            sock.close()
+            raise ValueError(NOT_VOUCHED)
+        return Listening(config.address, sock)
     except (OSError, ValueError) as error:
         raise _problem(place, config, error) from error
 

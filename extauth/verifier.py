@@ -58,8 +58,12 @@ class Verifier:
         found = self._parse(request.identity, values)
         if found:
             self._decoy = found[0]
-        forms = for_checking(request.password.reveal())
-        right = await self._hashing.run(lambda: any(stored.verify(forms) for stored in found or [self._decoy]))
+
+        def verify() -> bool:
+            forms = for_checking(request.password.reveal())
+            return any(stored.verify(forms) for stored in found or [self._decoy])
+
+        right = await self._hashing.run(verify)
         if not (found and right):
             return Reject(Reason.BAD_PASSWORD)
         return Accept(request.identity, attributes) if refusal is None else Reject(refusal)
@@ -85,8 +89,7 @@ class Verifier:
         Raises:
             BackendDown: no thread came free in time.
         """
-        forms = for_checking(request.password.reveal())
-        await self._hashing.run(lambda: self._decoy.verify(forms))
+        await self._hashing.run(lambda: self._decoy.verify(for_checking(request.password.reveal())))
         return Reject(Reason.NO_USER)
 
     def _parse(self, identity: Identity, values: Sequence[str]) -> list[Stored]:

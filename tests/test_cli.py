@@ -243,9 +243,10 @@ def test_tokens_that_would_be_sent_to_others_are_told(tmp: Path, backends: str, 
     assert (warning in warnings) == told
 
 
-def test_few_iterations_and_open_ports_are_told(tmp: Path) -> None:
+@pytest.mark.parametrize("protocol", ["ejabberd", "prosody", "dovecot", "saslauthd"])
+def test_few_iterations_and_open_ports_are_told(tmp: Path, protocol: str) -> None:
     path = tmp / "extauth.toml"
-    path.write_text(with_local_accounts(tmp) + '[listener.p]\nprotocol = "prosody"\naddress = "tcp:127.0.0.1:20001"\n')
+    path.write_text(with_local_accounts(tmp) + f'[listener.p]\nprotocol = "{protocol}"\naddress = "tcp:127.0.0.1:20001"\n')
     warnings = result(run("check", "-c", path, "--json"))["warnings"]
     assert "backend.local.iterations: 4096 is less than XEP-0438 advises (10000)" in warnings
     assert "listener.p.address: every user of this machine can connect to tcp:127.0.0.1:20001" in warnings

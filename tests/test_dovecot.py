@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import subprocess
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,15 +15,17 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extauth.daemon import open_without_listeners
 from extauth.errors import ProtocolError
 from extauth.journal import audit_line
 from extauth.lines import Lines
 from extauth.listeners import dovecot
-from extauth.model import CreateUser, Identity, Origin, Secret
+from extauth.model import Accept, CreateUser, Identity, Origin, RemoveUser, Request, Secret, SetEnabled, SetPassword
 from extauth.service import Service
 from extauth.soon import settle
+from extauth.store import sqlite
 from tests import needs
-from tests.daemons import Daemon, configuration, serve_here, with_local_accounts
+from tests.daemons import Daemon, configuration, read, serve_here, with_local_accounts
 
 SASL = """
 [listener.sasl]
@@ -36,6 +39,8 @@ BAD = base64.b64encode(b"\0alice\0fake wrong").decode()
 SLOW = base64.b64encode(b"\0slow\0fake slow").decode()
 DOWN = base64.b64encode(b"\0down\0fake").decode()
 REFUSED = "reason=Authentication failed"
+ALICE = Identity("alice", "xmpp.test")
+ADMIN = Origin("test")
 
 
 class Peer:
@@ -306,6 +311,53 @@ async def test_scram_by_a_client_of_somebody_else(tmp: Path, mechanism: str, ser
                 verb, _, user, data = answer.split("\t")
                 assert (verb, user) == ("OK", "user=alice")
                 client.set_server_final(base64.b64decode(data.removeprefix("resp=")).decode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        SetPassword(ALICE, ADMIN, Secret("fake new one")),
+        SetEnabled(ALICE, ADMIN, enabled=False),
+        RemoveUser(ALICE, ADMIN),
+        SetPassword(Identity("bob", "xmpp.test"), ADMIN, Secret("fake new one")),
+    ],
+    ids=["password", "disabled", "removed", "somebody else"],
+)
+@pytest.mark.parametrize("here", [True, False], ids=["here", "elsewhere"])
+async def test_an_exchange_from_before_a_change_of_the_account_ends_in_a_refusal(
+    tmp: Path,
+    change: Request,
+    here: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sqlite, "LOOK", 0.01)
+    text = with_local_accounts(tmp) + SASL.format(folder=tmp, more="")
+    async with serve_here(tmp, text) as served, await served.connect("sasl") as stream:
+        for user in (ALICE, Identity("bob", "xmpp.test")):
+            await settle(served.service.ask(CreateUser(user, ADMIN, Secret("fake right"))))
+        peer = Peer(stream)
+        await peer.handshake()
+        client: Any = scramp.ScramClient(["SCRAM-SHA-256"], "alice", "fake right")
+        first = base64.b64encode(client.get_client_first().encode()).decode()
+        answer = await peer.ask(f"AUTH\t1\tSCRAM-SHA-256\tservice=xmpp\tresp={first}")
+        client.set_server_first(base64.b64decode(answer.split("\t")[2]).decode())
+        final = base64.b64encode(client.get_client_final().encode()).decode()
+        before = time.monotonic()
+        if here:
+            assert isinstance(await settle(served.service.ask(change)), Accept)
+        else:
+            async with open_without_listeners(read(text)) as other:
+                assert isinstance(await settle(other.ask(change)), Accept)
+            with trio.fail_after(30):
+                while not served.service.caches.changed_since(change.identity, before):
+                    await trio.sleep(0.01)
+        answer = await peer.ask(f"CONT\t1\t{final}")
+        if change.identity != ALICE:
+            assert answer.startswith("OK\t1\tuser=alice")
+        else:
+            assert answer == f"FAIL\t1\t{REFUSED}"
+            served.service.journal.flush()
+            assert (await served.decisions())[-1].reason == "bad-password"
 
 
 async def test_what_the_stream_was_offered_is_bound_into_scram(tmp: Path) -> None:

@@ -111,6 +111,12 @@ def test_no_local_part(text: str) -> None:
         local_part(text)
 
 
+def test_a_name_that_is_too_long_is_not_prepared() -> None:
+    """It takes a while for each character, and nobody is answered meanwhile."""
+    with pytest.raises(InvalidName, match="1023"):
+        local_part("\uff58" * 342)  # of 3 bytes, which would be 1
+
+
 @pytest.mark.parametrize(("c", "most"), [("a", 1023), ("é", 511), ("\u4f60", 341), ("\u0221", 511)])
 def test_a_local_part_has_at_most_1023_bytes(c: str, most: int) -> None:
     assert local_part(c * most) == c * most

@@ -337,6 +337,17 @@ def test_an_event_is_one_line(log: io.StringIO) -> None:
     assert log.getvalue() == 'level=info event="it happened" name="a b\\nc"\n'
 
 
+def test_no_event_holds_a_control_character(log: io.StringIO) -> None:
+    logging.getLogger("x").warning("%s", "\x1b[2Jred\rforged\x9b\u2028")
+    assert log.getvalue() == r"level=warning event=\x1b[2Jred\x0dforged\x9b\u2028 logger=x" + "\n"
+    try:
+        raise ValueError("\x1b[31m")
+    except ValueError:
+        structlog.get_logger().exception("bug", bare="\x00", number=1)
+    assert log.getvalue().replace("\n", "").isprintable()
+    assert r"bare=\x00" in log.getvalue().replace("\\\\", "\\")
+
+
 def test_libraries_warnings_are_logged(log: io.StringIO) -> None:
     logging.getLogger("some.library").warning("careful %d", 1)
     logging.getLogger("some.library").info("not this")

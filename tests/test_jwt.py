@@ -271,6 +271,13 @@ async def test_no_algorithm_by_the_header_alone(judge: Judge, alg: str) -> None:
         assert await judge.token(f"{part({'alg': alg})}.{part(claims())}.{end}") is Reason.BAD_TOKEN
 
 
+async def test_a_signature_is_over_two_parts(judge: Judge) -> None:
+    """What is signed is read by the library and by us: it must not be two things."""
+    signed = f"{part({'alg': 'HS256'})}.{part(claims())}.{part(b'{}')}"
+    text = f"{signed}.{part(hmac.digest(SECRET.encode(), signed.encode(), 'sha256'))}"
+    assert await judge.token(text) is Reason.BAD_TOKEN
+
+
 async def test_a_public_key_is_no_secret(tmp: Path) -> None:
     pem = jwts.public_pem("RSA")
     async with judging(MODULE, config(tmp, key_files=(key_file(tmp, pem),)), tmp) as judge:

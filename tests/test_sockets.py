@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from extauth import sockets
 from extauth.errors import ConfigError
+from extauth.listeners import admin
 from extauth.sockets import Listening, SocketConfig, listen, parse_address, peer_credentials, user_ids
 from tests import needs
 from tests.daemons import ENVIRONMENT, EXTAUTH, YES, Daemon, Wire, configuration, is_up
@@ -239,6 +241,24 @@ class Activated(Daemon):
     def ready(self) -> bool:
         """Tell whether it accepts connections; the first starts it."""
         return is_up(self.folder / "passed.sock")
+
+
+@pytest.mark.parametrize("config", [admin.Config("systemd:it"), SocketConfig("systemd:it", allow_users=("0",))])
+def test_a_passed_socket_whose_peer_nobody_vouches_for_is_refused(
+    config: SocketConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as passed:
+        monkeypatch.setattr(sockets, "FIRST_PASSED", passed.fileno())
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        monkeypatch.setenv("LISTEN_FDNAMES", "it")
+        assert refusal(config) == "it must be a unix socket, whose peer the kernel vouches for"
+        listen("listener.it", SocketConfig("systemd:it")).close()
+
+
+def test_whom_to_allow_can_be_told_of_unix_sockets_only() -> None:
+    with pytest.raises(ValueError, match="allow_users: it must be a unix socket"):
+        SocketConfig("tcp:127.0.0.1:0", allow_users=("root",))
 
 
 @needs.program("systemd-socket-activate")

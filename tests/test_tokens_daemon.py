@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 from click.testing import CliRunner
+from msgspec.structs import replace
 
+from extauth.admin import Command, perform
 from extauth.cli.root import cli
 from extauth.dovecot import parse
 from extauth.issuing import IssueToken
@@ -19,6 +21,7 @@ from extauth.model import CreateUser, Identity, Origin, Secret, SetPassword, Tok
 from extauth.service import Service
 from extauth.soon import settle
 from tests.daemons import NO, YES, Daemon, frame, serve_here, with_local_accounts
+from tests.daemons import configuration as in_memory
 from tests.test_dovecot import GOOD, SASL, Peer
 
 ALICE = Identity("alice", "xmpp.test")
@@ -139,6 +142,30 @@ async def test_a_domain_without_tokens_gives_no_grants(tmp: Path) -> None:
             await peer.handshake()
             server = Server(peer, served.service, tmp)
             assert "grant" not in await server.by_password()
+
+
+async def test_no_guest_is_made_while_nobody_can_tell_whose_the_name_is(tmp: Path) -> None:
+    text = in_memory(tmp).replace('["people"]', '["tokens", "people"]')
+    async with serve_here(tmp, text) as served:
+        command = Command("token-issue", "down@xmpp.test", kind="guest", fields={"rooms": "lobby@rooms.xmpp.test"})
+        assert (await perform(served.service, command, ADMIN))["reason"] == "backend-down"
+        assert (await perform(served.service, replace(command, jid="alice@xmpp.test"), ADMIN))["reason"] == "user-exists"
+        assert (await perform(served.service, replace(command, jid="visitor@xmpp.test"), ADMIN))["ok"]
+
+
+async def test_no_token_stands_for_the_password_where_an_account_is_removed(tmp: Path) -> None:
+    async with server_of(tmp) as server:
+        tokens = await server.ask("TOKENS", f"grant={(await server.by_password())['grant']}")
+        async with await trio.open_unix_socket(str(tmp / "ejabberd.sock")) as ejabberd:
+            for question, answer in [
+                (f"auth:alice:xmpp.test:{tokens['access']}", YES),
+                (f"removeuser3:alice:xmpp.test:{tokens['access']}", NO),
+                ("isuser:alice:xmpp.test", YES),
+                (f"removeuser3:alice:xmpp.test:{PASSWORD}", YES),
+                ("isuser:alice:xmpp.test", NO),
+            ]:
+                await ejabberd.send_all(frame(question.encode()))
+                assert await ejabberd.receive_some() == frame(answer), question
 
 
 async def test_a_guest_is_let_in_by_a_server_that_enforces(tmp: Path) -> None:

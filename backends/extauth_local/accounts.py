@@ -173,8 +173,11 @@ class LocalBackend:
 
     async def _derive(self, password: Secret, family: scram.Hash, ring: Ring) -> int | None:
         stored = tuple(candidate.stored_key for candidate in ring.candidates)
-        forms = for_checking(password.reveal())
-        return await self._hashing.run(lambda: scram.verify(family, forms, ring.salt, ring.iterations, stored))
+
+        def verify() -> int | None:
+            return scram.verify(family, for_checking(password.reveal()), ring.salt, ring.iterations, stored)
+
+        return await self._hashing.run(verify)
 
     # Changes --------------------------------------------------------------------------------------------------------------
 

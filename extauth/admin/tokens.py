@@ -15,7 +15,7 @@ from extauth.issuing import (
     Relogin,
     StartRelogin,
 )
-from extauth.model import Accept, Identity, Origin, Reason, Request, Secret, UserExists, Verdict
+from extauth.model import Accept, Identity, Origin, Reason, Reject, Request, Secret, UserExists, Verdict
 from extauth.service import Service
 from extauth.soon import settle
 from extauth.tokens.credential import FAST, ISSUED_KINDS
@@ -35,8 +35,8 @@ async def _token_issue(service: Service, command: Command, origin: Origin) -> Re
             return reply(known)
         return await ask(service, _credential(identity, command, origin))
     if command.kind:
-        if isinstance(known, Accept) and KINDS.get(command.kind, ACCESS).restricts:
-            return refusal(Reason.USER_EXISTS)
+        if KINDS.get(command.kind, ACCESS).restricts and known != Reject(Reason.NO_USER):
+            return refusal(Reason.USER_EXISTS) if isinstance(known, Accept) else reply(known)
         return await ask(service, IssueToken(identity, origin, command.kind, command.fields, command.lifetime))
     if not isinstance(known, Accept):
         return reply(known)

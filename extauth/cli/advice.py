@@ -23,7 +23,7 @@ def advice(settings: Settings) -> list[str]:
         kind, where, _ = parse_address(listener.config.address)
         if kind == "unix" and listener.protocol != "admin" and (why := _hidden(where)):
             warnings.append(f"listener.{listener.name}.address: {where}: {why}")
-        if listener.protocol == "prosody" and kind == "tcp":
+        if kind == "tcp":
             warnings.append(
                 f"listener.{listener.name}.address: every user of this machine can connect to {listener.config.address}"
             )

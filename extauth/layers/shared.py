@@ -1,11 +1,15 @@
 """What processes that share a store tell each other to forget: caches are each one's own, changes concern them all."""
 
+import math
+import time
 from collections.abc import Callable, Mapping
 
 from extauth.layers.compose import Layered
 from extauth.layers.seen import Seen
 from extauth.model import Identity
 from extauth.store import SharedStore, announcing
+
+RECENT = 300.0  # seconds, longer than anybody takes to log in
 
 # What is announced begins with one of these; anything else is of a newer version, and taken for "everything".
 _USER = "forget "  # user@domain
@@ -19,6 +23,8 @@ class Caches:
         self._store = store
         self._seen = seen
         self._layered = layered
+        self._changed: dict[Identity, float] = {}  # when that was heard last, in monotonic seconds; the oldest first
+        self._missed = -math.inf  # when it was heard last that somebody has changed, though not who
         store.subscribe(self._hear)
 
     async def forget(self, identity: Identity) -> None:
@@ -29,6 +35,10 @@ class Caches:
         """
         self._forget(identity)
         await self._store.write(announcing(f"{_USER}{identity}"))
+
+    def changed_since(self, identity: Identity, when: float) -> bool:
+        """Tell whether something may have changed about a user since then (monotonic seconds, at most `RECENT` ago)."""
+        return max(self._changed.get(identity, -math.inf), self._missed) >= when
 
     async def forget_matching(self, mask: str) -> int:
         """Forget the users whose bare JID matches a shell pattern, everywhere. Returns how much that was here.
@@ -49,12 +59,21 @@ class Caches:
         else:
             self._forget_matching("*")
             self._seen.doubt()
+            self._missed = time.monotonic()
 
     def _forget(self, identity: Identity) -> None:
         layered = self._layered()
         for entry in layered.values():
             entry.forget(identity)
         self._seen.doubt([(identity, backend) for backend in layered])
+        self._note(identity)
+
+    def _note(self, identity: Identity) -> None:
+        now = time.monotonic()
+        self._changed.pop(identity, None)
+        self._changed[identity] = now
+        while self._changed[oldest := next(iter(self._changed))] < now - RECENT:
+            del self._changed[oldest]
 
     def _forget_matching(self, mask: str) -> int:
         return sum(entry.forget_matching(mask) for entry in self._layered().values())

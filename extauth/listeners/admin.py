@@ -12,7 +12,7 @@ from extauth.lines import Lines
 from extauth.model import Origin
 from extauth.server import Server
 from extauth.service import Service
-from extauth.sockets import SocketConfig
+from extauth.sockets import NOT_VOUCHED, SocketConfig
 
 MAX_LINE = 65536
 
@@ -21,6 +21,8 @@ MAX_LINE = 65536
 class Config(SocketConfig):
     """[listener.NAME] with protocol = "admin"."""
 
+    vouched = True
+
     address: str = "unix:/run/extauth/admin.sock"
     mode: str = "0600"
     deadline: float = 60.0
@@ -28,7 +30,7 @@ class Config(SocketConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.address.startswith(("unix:", "systemd:")):
-            raise ValueError("address: must be a unix socket, whose peer the kernel vouches for")
+            raise ValueError(f"address: {NOT_VOUCHED}")
 
 
 class Conversation:

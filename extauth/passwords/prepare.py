@@ -28,12 +28,14 @@ def saslprep(text: str) -> str | None:
         return text
     mapped = "".join(" " if stringprep.in_table_c12(c) else c for c in text if not stringprep.in_table_b1(c))
     prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
-    if any(prohibited(c) for c in prepared for prohibited in _PROHIBITED):
+    characters = set(prepared)  # each once: the tables take 10 us a character
+    if any(prohibited(c) for c in characters for prohibited in _PROHIBITED):
         return None
-    right_to_left = [stringprep.in_table_d1(c) for c in prepared]
     # RFC 3454 section 6: right-to-left text begins and ends with such a character and holds no left-to-right one.
-    if any(right_to_left) and not (
-        right_to_left[0] and right_to_left[-1] and not any(stringprep.in_table_d2(c) for c in prepared)
+    if any(map(stringprep.in_table_d1, characters)) and not (
+        stringprep.in_table_d1(prepared[0])
+        and stringprep.in_table_d1(prepared[-1])
+        and not any(map(stringprep.in_table_d2, characters))
     ):
         return None
     return prepared
