@@ -7,6 +7,7 @@ which credential comes (RFC 5802 section 5). They are replaced together with the
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -22,10 +23,10 @@ COMPARED = scram.Hash.SHA_256  # of the four, what a plain password is compared 
 MAX_CANDIDATES = 16  # each costs every SCRAM login of the user some microseconds
 
 _FIND = (
-    "SELECT u.iterations, s.salt, k.credential, k.stored_key, k.server_key, k.added FROM scram_user u "
+    "SELECT u.iterations, s.salt, k.credential, k.stored_key, k.server_key, k.added, k.expires FROM scram_user u "
     "JOIN scram_salt s ON s.domain = u.domain AND s.name = u.name AND s.hash = $3 "
     "JOIN scram_key k ON k.domain = u.domain AND k.name = u.name AND k.hash = $3 "
-    "WHERE u.domain = $1 AND u.name = $2 AND (k.expires IS NULL OR k.expires > $4)"
+    "WHERE u.domain = $1 AND u.name = $2"
 )
 _GROUND = (
     "SELECT u.stamp, u.iterations, s.hash, s.salt FROM scram_user u "
@@ -147,7 +148,8 @@ class Keyring:
         Raises:
             BackendDown: the store can't tell.
         """
-        return then(self._store.read(_FIND, identity.domain, identity.user, family, int(self._now())), _ring)
+        rows = self._store.read(_FIND, identity.domain, identity.user, family)
+        return then(rows, lambda rows: _ring(tuple(row for row in rows if _lasts(row, self._now()))))
 
     def common(self) -> Soon[frozenset[str]]:
         """Return the hashes ("SHA-256" ...) that the passwords of all users have keys for.
@@ -284,7 +286,13 @@ def dropping_all(identity: Identity) -> Sequence[Statement]:
     return [(_DROP_USER, user), (_DROP_SALTS, user), (_DROP_KEYS, user)]
 
 
-def _ring(rows: list[Row]) -> Ring | None:
+def _lasts(row: Row, now: float) -> bool:
+    expires = row[6]
+    return not isinstance(expires, int) or expires > now
+
+
+@lru_cache(maxsize=1024)
+def _ring(rows: tuple[Row, ...]) -> Ring | None:
     if not rows:
         return None
     iterations, salt, *_ = rows[0]
@@ -292,7 +300,7 @@ def _ring(rows: list[Row]) -> Ring | None:
     assert isinstance(salt, bytes)
     candidates = tuple(
         Candidate(str(credential), stored_key, server_key)
-        for _, _, credential, stored_key, server_key, _ in sorted(rows, key=_place)[:MAX_CANDIDATES]
+        for _, _, credential, stored_key, server_key, *_ in sorted(rows, key=_place)[:MAX_CANDIDATES]
         if isinstance(stored_key, bytes) and isinstance(server_key, bytes)
     )
     return Ring(salt, iterations, candidates)

@@ -7,7 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,48 @@ async def test_a_lock_held_too_long_is_an_outage_that_ends_with_it(store: Sqlite
     assert store.read(NAMES) == [("theirs",)]
     await store.write(add("ours"))
     assert store.read(NAMES) == [("ours",), ("theirs",)]
+
+
+# What is remembered -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_look_up_is_remembered_until_somebody_commits(store: SqliteStore, path: Path) -> None:
+    def remembered() -> bool:
+        return store.read(NAMES) is store.read(NAMES)
+
+    assert remembered()
+    await store.write(add("ours"))
+    assert store.read(NAMES) == [("ours",)]
+    assert remembered()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for name in ("theirs", "theirs too"):
+            other.execute("INSERT INTO account VALUES ('d', ?, 0, '', 0, 0)", (name,))
+            assert store.read(NAMES)[-1] == (name,)
+            assert remembered()
+    assert store.read("SELECT name FROM account WHERE name = $1", "ours") == [("ours",)]
+    assert store.read("SELECT name FROM account WHERE name = $1", "theirs") == [("theirs",)]
+
+
+async def test_only_so_much_is_remembered(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "FEW", 1)
+    monkeypatch.setattr(sqlite, "REMEMBERED", 2)
+    await store.write(add("alice"), add("bob"))
+    assert store.read(NAMES) is not store.read(NAMES)
+    first = store.read(COUNT)
+    for number in range(4):
+        store.read("SELECT $1", number)
+    assert store.read(COUNT) is not first
+
+
+async def test_nothing_is_remembered_where_nobody_tells_of_commits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def header(_path: str, _reader: sqlite3.Connection) -> nullcontext[None]:
+        return nullcontext()
+
+    monkeypatch.setattr(sqlite, "wal_header", header)
+    async with SqliteStore.open(str(path)) as store:
+        assert store.read(NAMES) is not store.read(NAMES)
+        await store.write(add("alice"))
+        assert store.read(NAMES) == [("alice",)]
 
 
 # Outages ----------------------------------------------------------------------------------------------------------------------

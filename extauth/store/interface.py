@@ -16,7 +16,7 @@ class Store(Protocol):
     """Where accounts, families, revocations and limits live."""
 
     def read(self, sql: str, *values: Value) -> list[Row] | Awaitable[list[Row]]:
-        """Run one SELECT.
+        """Run one SELECT. The list may be remembered, and is not to be changed.
 
         Raises:
             BackendDown: the database can't answer.
