@@ -111,9 +111,10 @@ class Database:
         }[self.kind]
 
     def keys(self, **keys: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return the keys of a backend's table."""
+        """Return the keys of a backend's table; what else the machine does is not to be an outage."""
         if self.server is None:
             return {"path": str(self.file), **keys}
+        keys = {"timeout": 20.0, "queue_patience": 20.0, **keys}
         usual = {"host": "127.0.0.1", "port": self.server.port, "database": "site", "user": postgres.USER}
         return {**usual, "password_file": str(self.secret), **keys}
 

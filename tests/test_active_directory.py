@@ -30,7 +30,7 @@ from tests.certificates import Certificates
 from tests.contract import ACCOUNTS, ALICE, DOMAIN, ORIGIN, BackendContract, ask, is_yes, login
 from tests.servers.process import temporary_folder
 from tests.servers.samba import ADMIN, ADMIN_PASSWORD, SUFFIX, TLS_URL, URL, USERS, Samba, dn_of
-from tests.test_ldap import context, login_by
+from tests.test_ldap import PATIENT, context, login_by
 
 pytestmark = [needs.debian("samba"), needs.root()]
 
@@ -71,6 +71,7 @@ def config(samba: Samba, certificates: Certificates) -> Config:
         filter="(&(objectCategory=person)(userPrincipalName={user}@{domain}))",
         name_attribute="userPrincipalName",
         active_directory=True,
+        **PATIENT,
     )
 
 

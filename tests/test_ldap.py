@@ -56,6 +56,7 @@ pytestmark = needs.debian("slapd")
 LDAP3 = cast("Any", ldap3)  # its parsers are not typed
 MANAGER = f"dn: cn=manager,{PEOPLE}\nchangetype: add\nobjectClass: inetOrgPerson\nsn: x\nuserPassword: fake manager\n"
 FAR = f"ou=far,{PEOPLE}"
+PATIENT: dict[str, Any] = {"queue_patience": 20.0, "timeout": 20.0, "server_timeout": 20.0}  # a busy machine is no outage
 HOSTILE = [
     "*",
     "a*",
@@ -91,12 +92,13 @@ class Site:
             "bind_password_file": str(self.secret),
             "base": PEOPLE,
             "filter": "(&(uid={user})(o={domain}))",
+            **PATIENT,
         }
         return Config(**{**usual, **keys})
 
     def direct(self, url: str, template: str, **keys: Any) -> Config:  # noqa: ANN401
         """Return a configuration that binds without a search."""
-        return Config(servers=(url,), ca_file=str(self.certificates.ca), bind_dn_template=template, **keys)
+        return Config(servers=(url,), ca_file=str(self.certificates.ca), bind_dn_template=template, **{**PATIENT, **keys})
 
 
 def context() -> Context:

@@ -18,7 +18,7 @@ from tests.certificates import Certificates
 from tests.connector import CONNECT
 from tests.contract import ORIGIN, ask
 from tests.crowd import Crowd
-from tests.daemons import NO, YES, Daemon, frame, head
+from tests.daemons import ERROR, NO, YES, Daemon, frame, head
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.postgres import PASSWORD, USER
 from tests.servers.process import poll, temporary_folder
@@ -314,4 +314,6 @@ async def test_a_database_that_goes_away_is_no_wrong_password(
     )
     assert not {("right", frame(NO)), ("wrong", frame(YES)), ("right", b""), ("wrong", b"")} & set(crowd.replies), replies
     assert crowd.replies["right", frame(YES)] > 0
+    if how == "killed connections":
+        assert ("right", frame(ERROR)) not in crowd.replies, replies
     poll(lambda: "database_lost" in daemon.log(), "the loss is in the log")
