@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar, TypeVarTuple
+from weakref import WeakSet
 
 import outcome
 import trio
@@ -55,11 +56,29 @@ class _Call(Generic[T]):
         trio.lowlevel.reschedule(self.waiter, self.result)
 
 
+class _Loop(uvloop.Loop):
+    """A loop that remembers what TLS runs on: nobody waits for its farewell, which may not be over when the loop is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._below_tls = WeakSet[asyncio.Transport]()
+
+    async def start_tls(self, transport: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as uvloop has it
+        self._below_tls.add(transport)
+        return await super().start_tls(transport, *arguments, **options)
+
+    async def hang_up(self) -> None:
+        """Cut farewells short."""
+        for transport in self._below_tls:
+            transport.abort()
+        await asyncio.sleep(0)  # they are closed in the loop's next round
+
+
 class Bridge:
     """The way to a loop of asyncio's; made by `open_bridge`."""
 
     def __init__(self) -> None:
-        self._loop = uvloop.new_event_loop()
+        self._loop = _Loop()
         self._token = trio.lowlevel.current_trio_token()
         self._closing = False
         self._stop = asyncio.Event()
@@ -126,6 +145,7 @@ class Bridge:
                 if not task.cancelling():  # twice would break off its tidying up
                     task.cancel()
             await asyncio.wait(self._tasks)
+        await self._loop.hang_up()
 
     def _obey(self) -> None:
         self._orders_told = False
