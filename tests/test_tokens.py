@@ -111,7 +111,15 @@ def test_nothing_but_a_kind_and_a_nul_is_taken_for_a_token(credential: str) -> N
     assert xoauth.recognise(credential) is None
 
 
-@pytest.mark.parametrize("credential", ["access", "accessible", "YWNjZXNz", "YWNjZXNzaWJsZQ==", "YWNjZXNzAGE", "YWNjZXNzAP8="])
+@given(st.sampled_from(["access", "YWNjZXNz", "YWNjZXNzAA", "cmVmcmVz", "Z3Vlc3QA"]), st.text())
+def test_what_begins_like_a_token_is_read_or_refused(beginning: str, rest: str) -> None:
+    text = xoauth.recognise(beginning + rest)
+    assert text is None or xoauth.read(text) is None
+
+
+@pytest.mark.parametrize(
+    "credential", ["access", "accessible", "YWNjZXNz", "YWNjZXNzaWJsZQ==", "YWNjZXNzAGE", "YWNjZXNzAP8=", "YWNjZXNz\u00e9"]
+)
 def test_a_password_that_begins_alike_is_none_of_ours(credential: str) -> None:
     assert xoauth.recognise(credential) is None
 

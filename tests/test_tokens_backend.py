@@ -390,11 +390,15 @@ async def test_who_logs_in_by_an_access_token_of_before_gets_none_that_outlive_i
     await classic.end()
     accepted = await classic.login(old)
     assert isinstance(accepted, Accept)  # it is not revocable
-    assert grant.login_of(accepted.attributes, int(classic.clock.time * 1000)) is None
+    login = grant.login_of(accepted.attributes, int(classic.clock.time * 1000))
+    assert login is not None
+    assert await classic.ask(IssueTokens(ALICE, PLAIN, login)) == Reject(Reason.TOKEN_REVOKED)
     classic.clock.time += 1
     fresh = await classic.login((await classic.issue())["access"])
     assert isinstance(fresh, Accept)
-    assert grant.login_of(fresh.attributes, int(classic.clock.time * 1000)) is not None
+    login = grant.login_of(fresh.attributes, int(classic.clock.time * 1000))
+    assert login is not None
+    assert parsed((await classic.issue(login))["refresh"]).number == 2
 
 
 async def test_a_login_from_before_the_revocation_gets_none(classic: Scene) -> None:

@@ -24,7 +24,7 @@ from extauth.model import (
 from extauth.sessions import Session, Sessions, Turn
 from extauth.soon import Soon, settle, then
 from extauth.tokens import credential, relogin, xoauth
-from extauth.tokens.grant import BY_TOKEN, FAMILY
+from extauth.tokens.grant import BY_TOKEN, FAMILY, ISSUED
 from extauth.tokens.kinds import ACCESS, GUEST, KINDS, REFRESH, TOKEN_SECRET, Kind
 from extauth.tokens.xoauth import Sealed, Token
 from extauth_tokens.config import Config
@@ -81,14 +81,15 @@ class TokenBackend:
         return self._check(request.identity, request.origin, request.password, PASSWORD)
 
     def _check(self, identity: Identity, origin: Origin, secret: Secret, mechanism: str) -> Reply:
-        claim = credential.recognise(secret.reveal())
+        shown = secret.reveal()
+        text = xoauth.recognise(shown)
+        if text is not None:
+            return self._judge(identity, origin, text, mechanism)
+        claim = credential.recognise(shown)
         if claim is not None:
             return self._issued.judge(identity, origin.mechanism, claim)
-        key = relogin.recognise(secret.reveal())
-        if key is not None:
-            return self._relogin_keys.login(identity, mechanism, key)
-        text = xoauth.recognise(secret.reveal())
-        return None if text is None else self._judge(identity, origin, text, mechanism)
+        key = relogin.recognise(shown)
+        return None if key is None else self._relogin_keys.login(identity, mechanism, key)
 
     def _judge(self, identity: Identity, origin: Origin, text: str, mechanism: str) -> Reply:
         """Judge what is a token by the look of it: nobody else is asked about it."""
@@ -131,23 +132,27 @@ class TokenBackend:
             return self._rotate(token, owner) if self._rotating else self._reuse(token, owner)
         if kind is ACCESS and self._rules.revocable_access:
             return then(self._is_revoked(token, owner), lambda gone: Reject(Reason.TOKEN_REVOKED) if gone else accepted)
-        if kind is ACCESS and not self._rotating:
-            # Until it expires it logs in, but who has been revoked must not get other tokens for it.
-            last = Accept(owner, {name: value for name, value in accepted.attributes.items() if name != FAMILY})
-            return then(self._is_revoked(token, owner), lambda gone: last if gone else accepted)
         return self._spend(sealed, accepted) if kind.one_time else accepted
 
     def _attributes(self, token: Token, kind: Kind) -> dict[str, str]:
         attributes = {VIA: BY_TOKEN if kind.renews else kind.name, "expires": str(token.expires), **kind.attributes}
         if kind.renews:
             attributes[FAMILY] = token.family if self._rotating else ""
-        return attributes | {name: token.fields[name] for name in kind.told}
+        if kind is ACCESS and not self._rotating:
+            attributes[ISSUED] = str(self._issued_at(token))  # until it expires it logs in, but who is revoked gets no others
+        for name in kind.told:
+            attributes[name] = token.fields[name]
+        return attributes
 
     def _is_revoked(self, token: Token, owner: Identity) -> Soon[bool]:
         if self._rotating:
             return then(self._sessions.find(owner, token.family), lambda session: session is None)
-        issued = (token.expires - self._rules.access_lifetime) * 1000
+        issued = self._issued_at(token) * 1000
         return then(self._sessions.horizon(owner), lambda horizon: issued <= horizon[0])
+
+    def _issued_at(self, token: Token) -> int:
+        """Return when an access token was issued, if it was by our rules (Unix seconds)."""
+        return token.expires - self._rules.access_lifetime
 
     async def _spend(self, sealed: Sealed, accepted: Accept) -> Answer:
         fresh = await self._sessions.spend(sealed.mac.hex(), sealed.token.expires)

@@ -14,6 +14,7 @@ from extauth.issuing import Login
 from extauth.model import VIA, Identity
 
 FAMILY = "family"  # the attribute that names the family of the token that logged in
+ISSUED = "issued"  # the attribute that tells when a token that belongs to no family was issued (Unix seconds)
 BY_TOKEN = "token"  # noqa: S105 - a value of VIA
 MAC_BYTES = 32
 
@@ -26,13 +27,15 @@ def new_family() -> str:
 def login_of(attributes: Mapping[str, str], at: int) -> Login | None:
     """Return the login that an `Accept` with these attributes is; None: it is one that gets no tokens.
 
-    `at` is when the exchange began, Unix time in milliseconds: a password that is changed meanwhile begins no family.
+    `at` is when the exchange began, Unix time in milliseconds: a password that is changed meanwhile begins no family. A login
+    by a token that belongs to no family counts as made when that was issued: one from before a revocation gets no others.
     """
     via = attributes.get(VIA)
     if via is None:
         return Login(at, new_family(), primary=True)
     if via == BY_TOKEN and FAMILY in attributes:
-        return Login(at, attributes[FAMILY], primary=False)
+        issued = int(attributes[ISSUED]) * 1000 if ISSUED in attributes else at
+        return Login(min(at, issued), attributes[FAMILY], primary=False)
     return None
 
 

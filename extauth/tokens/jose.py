@@ -16,7 +16,7 @@ Claims = Mapping[str, Any]
 
 LONGEST = 16_384  # characters of a token
 LARGEST_SKEW = 60  # seconds that clocks may differ by
-_COMPACT = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*){2,4}").fullmatch  # also an encrypted one, which is refused
+_COMPACT = re.compile(r"[A-Za-z0-9_\-]++(?:\.[A-Za-z0-9_\-]*+){2,4}").fullmatch  # also an encrypted one, which is refused
 
 # What only ID tokens hold (OpenID Connect Core sections 2 and 3.3.2.11).
 _OF_ID_TOKENS = ("nonce", "at_hash", "c_hash", "s_hash")
