@@ -12,7 +12,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from extauth.changes import CHANGES, NO_USER, REVOKING, Member, change, is_about, revocation
+from extauth.changes import CHANGES, NO_USER, Member, change, is_about, revocation
 from extauth.errors import BackendDown
 from extauth.issuing import ISSUED
 from extauth.journal import Decision, Journal, shown
@@ -55,6 +55,7 @@ QUESTIONS = (CheckPassword, FindKeys, FindHashedTokens, CheckToken, CheckCertifi
 
 _PERSONAL = (Accept, Keys, HashedTokens)  # says whom it is about
 _FOUND = (Keys, HashedTokens)  # neither yes nor no
+_NAMING = (Accept, Tokens)  # says who it is
 _PROVEN = Reason.OK  # Python 3.11 takes 0.7 us to look at a member of an enumeration
 _FINDING = frozenset[type[Request]]((FindKeys, FindHashedTokens))
 
@@ -101,7 +102,7 @@ class Authority:
         anonymous: bool = False,
         journal: Journal,
         metrics: Metrics,
-        throttle: Throttle,
+        throttle: Throttle | None,
         revoked: Callable[[Identity, str], None],
         changed: Callable[[Identity], Awaitable[None]],
     ) -> None:
@@ -131,13 +132,13 @@ class Authority:
         """Decide, at once if no backend needs to wait. Never raises."""
         chain = self._chains.get(type(request))
         walk = _Walk(time.monotonic(), iter(chain or ()))
+        answer: Soon[Verdict] | None
         try:
-            refusal = self._refuse(request)
-            if refusal is not None:
-                return self._conclude(request, walk, refusal)
-            answer = self._decide_here(request, walk) if chain is None else self._step(request, walk)
+            answer = self._refuse(request)
+            if answer is None:
+                answer = self._decide_here(request, walk) if chain is None else self._step(request, walk)
         except Exception:
-            return self._conclude(request, walk, self._bug(request))
+            answer = self._bug(request)
         if isinstance(answer, VERDICTS):
             return self._conclude(request, walk, answer)
         return self._in_time(request, walk, answer)
@@ -145,7 +146,7 @@ class Authority:
     def _refuse(self, request: Request) -> Reject | None:
         if isinstance(request, CheckPassword) and is_blank(request.password.reveal()):
             return Reject(Reason.MALFORMED)
-        return self._throttle.refuse(request)
+        return self._throttle.refuse(request) if self._throttle is not None else None
 
     def _decide_here(self, request: Request, walk: _Walk) -> Soon[Verdict]:
         """Decide what is no question to the chain."""
@@ -161,7 +162,7 @@ class Authority:
         return self._change(request, walk)
 
     async def _change(self, request: Request, walk: _Walk) -> Verdict:
-        """Make a change, and have all who remember something of its user forget that before it is acknowledged."""
+        """Make a change; all who remember something of its user forget that, and sessions end, before it is acknowledged."""
         verdict = await change(self._members, request, walk.note)
         if isinstance(request, CHANGES) and not isinstance(verdict, Reject):
             try:
@@ -169,6 +170,8 @@ class Authority:
             except BackendDown as down:
                 walk.note("*", "not-announced")
                 return Unavailable(Reason.BACKEND_DOWN, f"caches may not know of the change: {down}")
+        if isinstance(verdict, Accept) and (cause := revocation(request)):
+            self._revoked(verdict.identity, cause)
         return verdict
 
     async def _use(self, request: Proof, walk: _Walk) -> Verdict:
@@ -223,10 +226,13 @@ class Authority:
                 # A directory that ignores accents or blanks found somebody else.
                 walk.note(link.name, f"other-name({shown(str(answer.identity))})")
                 return None
-            walk.note(link.name, _word("accept", answer.via) if isinstance(answer, Accept) else "found")
+            if isinstance(answer, Accept):
+                walk.note(link.name, f"accept({answer.via})" if answer.via else "accept")
+            else:
+                walk.note(link.name, "found")
             return answer
         if isinstance(answer, Reject):
-            walk.note(link.name, _word(answer.reason, answer.via))
+            walk.note(link.name, f"{answer.reason}({answer.via})" if answer.via else answer.reason)
             if link.reject_ends and answer.reason is not Reason.FOREIGN_TOKEN:
                 return answer
             walk.token = walk.token or link.takes_tokens
@@ -279,21 +285,16 @@ class Authority:
         return Unavailable(Reason.BUG)
 
     def _conclude(self, request: Request, walk: _Walk, verdict: Verdict) -> Verdict:
-        if not decides(request, verdict):
+        if type(request) in _FINDING and not decides(request, verdict):
             return verdict
         took = (time.monotonic() - walk.started) * 1000
         record(
             self._journal, self._metrics, request.operation, request.identity, request.origin, verdict,
-            backend=walk.backend, trail=walk.trail, ms=took,
+            walk.backend, walk.trail, took,
         )  # fmt: skip
-        self._throttle.observe(request, verdict)
-        if type(request) in REVOKING and isinstance(verdict, Accept) and (cause := revocation(request)):
-            self._revoked(verdict.identity, cause)
+        if self._throttle is not None:
+            self._throttle.observe(request, verdict)
         return verdict
-
-
-def _word(said: str, via: str) -> str:
-    return f"{said}({via})" if via else said
 
 
 def decides(request: Request, verdict: Verdict) -> bool:
@@ -303,18 +304,16 @@ def decides(request: Request, verdict: Verdict) -> bool:
 
 def record(
     journal: Journal, metrics: Metrics, operation: str, identity: Identity, origin: Origin, verdict: Verdict,
-    *, backend: str = "", trail: str = "", ms: float = 0.0,
+    backend: str = "", trail: str = "", ms: float = 0.0,
 ) -> None:  # fmt: skip
     """Count a decision and write its audit line: the one place where that is done."""
-    detail = ""
-    if isinstance(verdict, Accept | Tokens):
-        result, reason, identity = "accept", "ok", verdict.identity
+    result, reason, detail = "accept", "ok", ""
+    if isinstance(verdict, _NAMING):
+        identity = verdict.identity
     elif isinstance(verdict, Reject):
         result, reason = "reject", str(verdict.reason)
     elif isinstance(verdict, Unavailable):
         result, reason, detail = "unavailable", str(verdict.reason), verdict.detail
-    else:
-        result, reason = "accept", "ok"
     metrics.decisions[origin.listener, operation, result, reason] += 1
     journal.decide(
         Decision(

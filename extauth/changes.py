@@ -150,9 +150,6 @@ async def _purge(members: Sequence[Member], request: PurgeUser, note: Note, ask:
     return Accept(identity, {what: ", ".join(where) for what, where in names.items()})
 
 
-REVOKING = frozenset[type[Request]]((EndSessions, SetPassword, ImportUser, SetEnabled, RemoveUser, PurgeUser))
-
-
 def revocation(request: Request) -> str:
     """Return why a change ends the sessions of its account; "": it does not."""
     if isinstance(request, EndSessions):

@@ -27,7 +27,6 @@ from extauth.soon import settle
 from extauth.store import Store, open_store
 from extauth.supervisor import notify, notify_reloading, watchdog_interval
 from extauth.threads import Threads
-from extauth.throttle import Unlimited
 
 _log = structlog.get_logger("daemon")
 
@@ -49,7 +48,7 @@ async def open_service(settings: DaemonSettings, journal: Journal) -> AsyncGener
     with Threads("password", size, settings.hash_patience, NICE) as threads:
         async with open_store(settings.state, password) as store, Revocations.open() as revocations:
             keys = [await _shared_secret(store, name) for name in ("decoy", "grant")]
-            yield Service(Surroundings(store, journal, Metrics(), Unlimited(), threads, revocations, time.time, *keys))
+            yield Service(Surroundings(store, journal, Metrics(), None, threads, revocations, time.time, *keys))
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ STALLED = 30.0  # seconds that a peer may leave its replies unread
 LINGER = 1.0  # seconds to wait for a peer to close after our last reply
 TICK = 0.5  # seconds between looks for what took too long
 EPOLLIN, EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
+SERVED = EPOLLIN | EPOLLOUT
 
 
 class Engine:
@@ -47,6 +48,7 @@ class Engine:
     ) -> None:
         self._name = name
         self._config = config
+        self._max_pending = config.max_pending
         self._journal = journal
         self._converse = converse
         self._epoll = select.epoll()
@@ -85,7 +87,8 @@ class Engine:
         self.stop_accepting()
         now = trio.current_time()
         for connection in list(self._connections.values()):
-            self._receive(connection, now)  # what has arrived is still answered
+            self._receive(connection)  # what has arrived is still answered
+            self._serve_commands(connection, now)
             connection.closing = True
             if not (connection.commands or connection.waiting or connection.out):
                 self._drop(connection)  # idle: there is no last reply that a sudden close could take along
@@ -121,28 +124,30 @@ class Engine:
                 self._take(events, now)
 
     def _take(self, events: list[tuple[int, int]], now: float) -> None:
-        served: list[Connection] = []
+        ready: list[Connection] = []
         accept = False
+        # Step by step for all: what the processor has in its caches of one step serves the next connection's, too.
         for fd, event in events:
             known = self._connections.get(fd)
             if known is None:
                 accept = True  # last, so that no event of this round can hit a new connection of the same number
-            elif event & (EPOLLIN | EPOLLOUT):
+            elif event & SERVED:
                 if event & EPOLLIN:
-                    self._receive(known, now)
-                else:
-                    self._serve_commands(known, now)
-                served.append(known)
+                    self._receive(known)
+                ready.append(known)
             else:
                 self._drop(known)
-        # One after the other: a peer of many connections is woken once.
-        for connection in served:
+        for connection in ready:
+            if connection.commands is not None:
+                self._serve_commands(connection, now)
+        # Last: a peer of many connections is woken once.
+        for connection in ready:
             if connection.is_open:
                 self._settle(connection)
         if accept and self._acceptor.accepting:
             self._welcome()
 
-    def _receive(self, connection: Connection, now: float) -> None:
+    def _receive(self, connection: Connection) -> None:
         try:
             data = connection.sock.recv(READ)
         except (BlockingIOError, InterruptedError):
@@ -157,38 +162,35 @@ class Engine:
                 self._drop(connection)
         elif connection.linger_until == NEVER:
             connection.commands = connection.dialogue.requests(data)
-            self._serve_commands(connection, now)
 
     def _serve_commands(self, connection: Connection, now: float) -> None:
         """Begin requests until none is left, too many wait for an answer, or it is others' turn."""
-        commands = connection.commands
-        if commands is None:
+        dialogue, waiting, out = connection.dialogue, connection.waiting, connection.out
+        if connection.commands is None or len(waiting) >= self._max_pending or len(out) >= BACKLOG_BYTES:
             return
-        dialogue, waiting, out, limit = connection.dialogue, connection.waiting, connection.out, self._config.max_pending
-        budget = PASS_COMMANDS
+        begun = 0
         try:
-            while len(waiting) < limit and len(out) < BACKLOG_BYTES:
-                if not budget:
-                    if not connection.unserved:
-                        connection.unserved = True
-                        self._unserved.append(connection)
-                    break
-                budget -= 1
-                command = next(commands, None)
-                if command is None:
-                    connection.commands = None
-                    if dialogue.half and connection.half_until == NEVER:
-                        connection.half_until = now + self._config.request_timeout
-                    break
+            for command in connection.commands:
                 connection.half_until = NEVER
                 reply = dialogue.answer(command)
                 if isinstance(reply, bytes) and not (waiting and dialogue.ordered):
                     out += reply
                     if type(reply) is Last:
                         connection.commands, connection.closing = None, True
-                        break
+                        return
                 else:
                     self._wait_for(connection, reply, now)
+                begun += 1
+                if len(waiting) >= self._max_pending or len(out) >= BACKLOG_BYTES:
+                    return
+                if begun == PASS_COMMANDS:
+                    if not connection.unserved:
+                        connection.unserved = True
+                        self._unserved.append(connection)
+                    return
+            connection.commands = None
+            if dialogue.half and connection.half_until == NEVER:
+                connection.half_until = now + self._config.request_timeout
         except ProtocolError as error:
             self._log.warning("protocol error", error=str(error))
             connection.commands, connection.closing = None, True
@@ -250,10 +252,11 @@ class Engine:
             except OSError:
                 self._drop(connection)
                 return
-            del out[:sent]
-            if not out:
+            if sent == len(out):
+                out.clear()
                 connection.stalled_until = NEVER
             elif sent or connection.stalled_until == NEVER:
+                del out[:sent]
                 connection.stalled_until = trio.current_time() + STALLED
         if connection.closing and not out and not connection.waiting and connection.commands is None:
             self._hang_up(connection)

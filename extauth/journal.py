@@ -9,7 +9,6 @@ write filters for it; it is made by hand and gathered, because it is written for
 
 import logging
 import os
-import re
 import select
 import threading
 import time
@@ -28,7 +27,6 @@ SHOWN = 128  # characters of a foreign value that are shown
 WRITE = 4096  # bytes that a pipe found writable takes without blocking (PIPE_BUF)
 MAX_WAITING = 1 << 20  # bytes kept while nobody reads our standard error
 
-_PLAIN = re.compile(r"[!#-<>-\[\]-~]{1,128}").fullmatch
 _SPECIAL = frozenset(' "=\\')
 
 
@@ -57,24 +55,20 @@ def _escaped(c: str) -> str:
 
 def shown(text: str) -> str:
     """Return `text` as it may stand in a log line: one word, printable, of limited length; "-" if it is empty."""
-    if _PLAIN(text):
-        return text
-    if not text:
-        return "-"
-    cut = text[:SHOWN]
-    word = "".join(c if c.isprintable() and c not in _SPECIAL else _escaped(c) for c in cut)
-    return word if len(cut) == len(text) else f"{word}..."
+    if len(text) > SHOWN:
+        return f"{shown(text[:SHOWN])}..."
+    if text.isprintable() and not (" " in text or "=" in text or '"' in text or "\\" in text):
+        return text or "-"
+    return "".join(c if c.isprintable() and c not in _SPECIAL else _escaped(c) for c in text)
 
 
 def audit_line(decision: Decision) -> str:
     """Return the audit line of a decision. Its form is stable: see docs/operations.md."""
     d = decision
-    user = d.user if _PLAIN(d.user) else shown(d.user)
-    client = shown(d.client) if d.client else "-"
     line = (
-        f"audit op={d.operation} user={user} result={d.result} reason={d.reason} backend={d.backend or '-'} "
-        f"listener={d.listener} peer={d.peer or '-'} client={client} mech={d.mechanism or '-'} ms={d.ms:.2f} "
-        f"trail={d.trail or '-'}"
+        f"audit op={d.operation} user={shown(d.user)} result={d.result} reason={d.reason} backend={d.backend or '-'} "
+        f"listener={d.listener} peer={d.peer or '-'} client={shown(d.client) if d.client else '-'} "
+        f"mech={d.mechanism or '-'} ms={d.ms:.2f} trail={d.trail or '-'}"
     )
     return f"{line} detail={shown(d.detail)}" if d.detail else line
 
@@ -129,7 +123,7 @@ class Journal:
 
     def decide(self, decision: Decision) -> None:
         """Take note of a decision: written at the end of the `with` block, or soon where there is none."""
-        if not self._unwritten and not self._gathering:
+        if not self._gathering and not self._unwritten:
             trio.lowlevel.current_trio_token().run_sync_soon(self.flush)
         self._unwritten.append(decision)
 

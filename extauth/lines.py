@@ -15,13 +15,15 @@ class Lines:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield each complete line without its end.
 
-        Raises:
+        Raises (by the iterator):
             ProtocolError: a line is longer than the limit.
         """
+        if not self.half and 0 <= data.find(b"\n") == len(data) - 1 <= self._limit:
+            return iter((data[:-1].removesuffix(b"\r"),))  # one whole line, as nearly always
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[bytes]:
         half = self.half
-        if not half and 0 <= data.find(b"\n") == len(data) - 1 <= self._limit:
-            yield data[:-1].removesuffix(b"\r")  # one whole line, as nearly always
-            return
         half += data
         while True:
             end = half.find(b"\n", 0, self._limit + 1)

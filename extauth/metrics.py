@@ -1,6 +1,6 @@
 """Counters: plain integers, touched once per decision."""
 
-from collections import Counter
+from collections import defaultdict
 from typing import NamedTuple
 
 
@@ -17,7 +17,7 @@ class Metrics:
     """What the daemon has counted since it started."""
 
     def __init__(self) -> None:
-        self.decisions: Counter[tuple[str, str, str, str]] = Counter()
+        self.decisions: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)  # a Counter takes twice as long
         self.reloads = 0
         self.failed_reloads = 0
 

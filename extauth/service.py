@@ -47,7 +47,7 @@ class Surroundings:
     store: SharedStore
     journal: Journal
     metrics: Metrics
-    throttle: Throttle
+    throttle: Throttle | None  # None: nothing is limited
     hashing: Threads
     revocations: Revocations
     now: Callable[[], float]

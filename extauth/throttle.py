@@ -15,14 +15,3 @@ class Throttle(Protocol):
     def observe(self, request: Request, verdict: Verdict) -> None:
         """Learn how it ended."""
         ...
-
-
-class Unlimited:
-    """Limits nothing."""
-
-    def refuse(self, request: Request) -> Reject | None:
-        """Let everything pass."""
-        return None
-
-    def observe(self, request: Request, verdict: Verdict) -> None:
-        """Learn nothing."""

@@ -12,7 +12,7 @@ from extauth.journal import Journal
 from extauth.metrics import Metrics
 from extauth.model import Answer, CheckPassword, Identity, Origin, Request, Secret
 from extauth.soon import Soon
-from extauth.throttle import Throttle, Unlimited
+from extauth.throttle import Throttle
 
 ALICE = Identity("alice", "example.com")
 ORIGIN = Origin("front", "uid:1/pid:2", "192.0.2.1", mechanism="PLAIN", patience=10.0)
@@ -88,7 +88,7 @@ class Scene:
             anonymous=anonymous,
             journal=self.journal,
             metrics=self.metrics,
-            throttle=throttle or Unlimited(),
+            throttle=throttle,
             changed=self._change,
             revoked=lambda identity, cause: self.revoked.append((identity, cause)),
         )

@@ -121,7 +121,8 @@ async def test_every_verdict_is_noted_and_counted_once(
 
 def test_outcomes_are_counted_in_order() -> None:
     metrics = Metrics()
-    metrics.decisions.update([("b", "o", "r", "x"), ("a", "o", "r", "x"), ("b", "o", "r", "x")])
+    for listener in "bab":
+        metrics.decisions[listener, "o", "r", "x"] += 1
     assert metrics.outcomes() == [(Outcome("a", "o", "r", "x"), 1), (Outcome("b", "o", "r", "x"), 2)]
 
 

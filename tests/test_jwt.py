@@ -25,7 +25,6 @@ from extauth.layers.seen import Seen
 from extauth.metrics import Metrics
 from extauth.model import Accept, CheckPassword, CheckToken, Identity, Reason, Reject, Secret
 from extauth.soon import settle
-from extauth.throttle import Unlimited
 from extauth.tokens import jose
 from extauth.tokens.jose import Naming
 from tests import jwts
@@ -526,7 +525,7 @@ async def test_a_token_never_reaches_a_directory(tmp: Path) -> None:
                 on_outage="stop",
                 journal=Journal(None),
                 metrics=Metrics(),
-                throttle=Unlimited(),
+                throttle=None,
                 revoked=_nothing_revoked,
                 changed=_tell_nobody,
             )

@@ -40,10 +40,12 @@ class Frames:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the payload of each complete frame."""
+        if not self.half and len(data) >= 2 and len(data) == 2 + (data[0] << 8 | data[1]):  # noqa: PLR2004
+            return iter((data[2:],))  # one whole frame, as nearly always
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[bytes]:
         half = self.half
-        if not half and len(data) >= 2 and len(data) == 2 + (data[0] << 8 | data[1]):  # noqa: PLR2004
-            yield data[2:]  # one whole frame, as nearly always
-            return
         half += data
         while len(half) >= 2:  # noqa: PLR2004
             end = 2 + (half[0] << 8 | half[1])
