@@ -3,6 +3,7 @@
 import base64
 import json
 import shlex
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +15,20 @@ from xml.sax.saxutils import quoteattr
 import pytest
 import scramp
 
+from extauth.model import Identity
 from tests import needs
 from tests.certificates import Certificates
 from tests.daemons import Daemon, extauth, with_local_accounts
+from tests.jwts import write_secret
 from tests.rawxmpp import SASL, BoshStream, Stream, TcpStream, WebsocketStream, condition, decode, encode
 from tests.servers.process import poll, temporary_folder
 from tests.servers.prosody import Prosody
+from tests.test_signed import token
 from tests.xmppclient import Job, XmppClient
 
 pytestmark = needs.debian("prosody")
 
+SITE = b"fake secret of a site"
 _PASSWORD = "fake right"
 _TOKENS = "erlang-solutions.com:xmpp:token-auth:0"
 _SASL2 = "urn:xmpp:sasl:2"
@@ -35,6 +40,10 @@ _DAEMON = """\
 protocol = "dovecot"
 address = "unix:{folder}/sasl.sock"
 [backend.tokens]
+[backend.cloud]
+type = "signed"
+format = "xcauth"
+secret_files = ["{folder}/xcauth.secret"]
 [domain."anonymous.xmpp.test"]
 backends = []
 anonymous = true
@@ -103,7 +112,8 @@ class Site:
 def site(certificates: Certificates) -> Iterator[Site]:
     with temporary_folder() as folder, temporary_folder() as here:
         text = with_local_accounts(folder, ejabberd="allow_changes = true") + _DAEMON.format(folder=folder)
-        text = text.replace('["local"]', '["tokens", "local"]')
+        text = text.replace('["local"]', '["tokens", "cloud", "local"]')
+        write_secret(folder / "xcauth.secret", SITE)
         server = Prosody(
             here,
             certificates,
@@ -201,6 +211,21 @@ def test_slixmpp_comes_back_by_an_access_token(site: Site, xmpp: XmppClient) -> 
     job = Job(port=site.prosody.port, jid="alice@xmpp.test", password=access, mechanism="PLAIN")
     assert xmpp.run(job).jid.startswith("alice@xmpp.test/")
     assert xmpp.run(Job(port=site.prosody.port, jid="alice@xmpp.test", password=refresh, mechanism="PLAIN")).ok is False
+
+
+def test_a_token_of_xcauth(site: Site) -> None:
+    now = int(time.time())
+    good = token(Identity("alice", "xmpp.test"), now + 600, SITE)
+
+    def login(password: str, user: str = "alice") -> str:
+        with site.stream() as stream:
+            return stream.auth("PLAIN", f"\0{user}\0{password}".encode()).tag
+
+    assert login(good) == f"{SASL}success"
+    assert login(good) == f"{SASL}success"
+    assert login(good, "bob") == f"{SASL}failure"
+    assert login(token(Identity("alice", "xmpp.test"), now - 1, SITE)) == f"{SASL}failure"
+    assert login(good[::-1]) == f"{SASL}failure"
 
 
 def test_the_request_is_for_ones_own_account(site: Site) -> None:

@@ -84,6 +84,7 @@ async def test_a_kind_is_never_taken_for_another(scene: Scene) -> None:
             changed = "\0".join([kind, *text.split("\0")[1:]])
             if changed != text:
                 assert await scene.refused(xoauth.encode(changed)) is Reason.BAD_TOKEN
+        assert isinstance(await scene.login(xoauth.encode(text)), Accept)
 
 
 @pytest.mark.parametrize("credential", ["correct horse", "access", "YWNjZXNz", "eyJhbGciOiJIUzI1NiJ9.e30.x", "\u2603"])
