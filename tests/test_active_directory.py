@@ -134,6 +134,8 @@ async def test_an_account_that_may_not_log_in_has_its_reason(
     samba.add_user(name, "fake right", sAMAccountName=name[:20])
     samba.change(dn_of(name), **attributes)
     assert await login(backend, name.lower(), "fake right") == Reject(reason)
+    if reason is Reason.DISABLED:  # also by a certificate
+        assert await ask(backend, CheckCertificate(Identity(name.lower(), DOMAIN), ORIGIN)) == Reject(reason)
 
 
 async def test_a_locked_account_is_told_also_to_who_knows_the_password(backend: Backend, samba: Samba) -> None:

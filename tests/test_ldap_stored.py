@@ -13,6 +13,7 @@ from extauth_ldap import wire
 
 from extauth.backend import Backend, Context
 from extauth.model import (
+    Accept,
     CheckCertificate,
     CheckPassword,
     Decoy,
@@ -136,6 +137,8 @@ async def test_an_entry_that_is_locked_keeps_its_user_out(backend: Backend, slap
     keys = await ask(backend, FindKeys(ALICE, ORIGIN, "SHA-256"))
     assert isinstance(keys, Keys)
     assert keys.refusal is reason
+    assert await ask(backend, CheckCertificate(ALICE, ORIGIN)) == Reject(reason)
+    assert await ask(backend, UserExists(ALICE, ORIGIN)) == Accept(ALICE)
 
 
 async def test_groups_count_for_scram_too(site: Site, slapd: Slapd) -> None:

@@ -2,7 +2,7 @@
 
 from extauth.errors import BackendDown
 from extauth.model import Reason
-from extauth_ldap.answers import SUCCESS, Outcome
+from extauth_ldap.answers import SUCCESS, Entry, Outcome
 
 _INVALID_CREDENTIALS, _INAPPROPRIATE_AUTHENTICATION = 49, 48
 _CONSTRAINT_VIOLATION, _UNWILLING_TO_PERFORM, _INSUFFICIENT_ACCESS = 19, 53, 50
@@ -26,6 +26,25 @@ _POLICY_ERRORS = {  # draft-behera-ldap-password-policy section 6.2
     2: Reason.MUST_CHANGE_PASSWORD,
 }
 _SHORT, _QUALITY, _REUSED = 6, 5, 8
+
+# Where the entry itself says what a bind would: OpenLDAP's password policy for good, a reset, 389's lock.
+_MARKS = (
+    ("pwdAccountLockedTime", "000001010000Z", Reason.ACCOUNT_LOCKED),
+    ("pwdReset", "TRUE", Reason.MUST_CHANGE_PASSWORD),
+    ("nsAccountLock", "TRUE", Reason.DISABLED),
+)
+_CONTROL, _DISABLED = "userAccountControl", 2  # of Active Directory: [MS-ADTS] 2.2.16
+STATE = (*(name for name, _, _ in _MARKS), _CONTROL)
+"""The attributes that `of_entry` looks at."""
+
+
+def of_entry(entry: Entry) -> Reason | None:
+    """Return why a user may not log in, if the entry tells; for logins that need no bind."""
+    for name, sign, reason in _MARKS:
+        if sign in (value.upper() for value in entry.attributes.get(name.lower(), ())):
+            return reason
+    flags = entry.attributes.get(_CONTROL.lower(), ())
+    return Reason.DISABLED if any(flag.isdecimal() and int(flag) & _DISABLED for flag in flags) else None
 
 
 def of_bind(outcome: Outcome) -> Reason:

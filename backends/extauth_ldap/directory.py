@@ -172,7 +172,12 @@ class SearchBackend(Directory):
         return await self.run(request, lambda deadline: self._admit_now(request.identity, deadline))
 
     def _admit_now(self, identity: Identity, deadline: float) -> Answer | None:
-        user = self._search.find(self._tree, identity, deadline)
+        """Answer for somebody who proves by other means to be the user."""
+        user = self._search.find(self._tree, identity, deadline, *diagnosis.STATE)
+        refusal = diagnosis.of_entry(user.entry) if isinstance(user, Found) else None
+        return self._belongs(identity, user, deadline) if refusal is None else Reject(refusal)
+
+    def _belongs(self, identity: Identity, user: Found | Reject | None, deadline: float) -> Answer | None:
         return self._member(identity, user, deadline) if isinstance(user, Found) else user
 
     def _member(self, identity: Identity, user: Found, deadline: float) -> Answer:
@@ -180,7 +185,10 @@ class SearchBackend(Directory):
         return Reject(Reason.NOT_IN_GROUP) if attributes is None else Accept(identity, attributes)
 
     async def _exists(self, request: UserExists) -> Answer | None:
-        answer = await self.run(request, lambda deadline: self._admit_now(request.identity, deadline))
+        identity = request.identity
+        answer = await self.run(
+            request, lambda deadline: self._belongs(identity, self._search.find(self._tree, identity, deadline), deadline)
+        )
         return None if answer == Reject(Reason.NOT_IN_GROUP) else answer
 
     async def _change(self, request: SetPassword) -> Answer | None:

@@ -20,17 +20,10 @@ from extauth.passwords.prepare import for_storing, is_blank
 from extauth.passwords.stored import make
 from extauth.threads import Threads
 from extauth.verifier import Verifier
-from extauth_ldap.answers import Entry
+from extauth_ldap import diagnosis
 from extauth_ldap.directory import Membership, Search, SearchBackend
 from extauth_ldap.passwords import by_extension, by_value
 from extauth_ldap.tree import Found, Tree
-
-# What a bind would have said, where the entry says it, too: OpenLDAP's password policy for good, a reset, 389's lock.
-_REFUSALS = (
-    ("pwdAccountLockedTime", "000001010000Z", Reason.ACCOUNT_LOCKED),
-    ("pwdReset", "TRUE", Reason.MUST_CHANGE_PASSWORD),
-    ("nsAccountLock", "TRUE", Reason.DISABLED),
-)
 
 
 class _Account(NamedTuple):
@@ -79,13 +72,13 @@ class StoredBackend(SearchBackend):
         return self._verifier.keys(request, *account) if isinstance(account, _Account) else account
 
     def _read(self, identity: Identity, deadline: float) -> _Account | Reject | None:
-        user = self._search.find(self._tree, identity, deadline, self._attribute, *(name for name, _, _ in _REFUSALS))
+        user = self._search.find(self._tree, identity, deadline, self._attribute, *diagnosis.STATE)
         if not isinstance(user, Found):
             return user
         values = user.entry.attributes.get(self._attribute.lower(), ())
         member = self._member(identity, user, deadline)
         if isinstance(member, Accept):
-            return _Account(values, member.attributes, _refusal(user.entry))
+            return _Account(values, member.attributes, diagnosis.of_entry(user.entry))
         return _Account(values, NOTHING, Reason.NOT_IN_GROUP)
 
     async def _write(self, request: SetPassword) -> Answer | None:
@@ -97,10 +90,3 @@ class StoredBackend(SearchBackend):
         value = Secret(await self._hashing.run(lambda: make(form, prepared)))
         change = by_value(self._attribute, value)
         return await self.run(request, lambda deadline: self.change_now(request.identity, change, deadline))
-
-
-def _refusal(entry: Entry) -> Reason | None:
-    for attribute, sign, reason in _REFUSALS:
-        if sign in (value.upper() for value in entry.attributes.get(attribute.lower(), ())):
-            return reason
-    return None
