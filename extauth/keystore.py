@@ -4,6 +4,7 @@ Every key that is there verifies, the one made last signs. So rotation invalidat
 is refused while something it has signed may still be valid.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +15,7 @@ from extauth.store import Row, Store
 from extauth.tokens.kinds import DAY
 
 KEY_BYTES = 64
-LIFE = 1.0  # seconds that a copy holds of what a store without marks said: a key retired by force is good for so long there
+LIFE = 1.0  # seconds that a copy holds of what a remote store said: a key retired by force is good for so long there
 SLACK = DAY  # `latest` is written so much later than it must be, so that it is not written for every token
 
 _KEYS = "SELECT id, value, latest FROM token_key WHERE domain = $1 AND name = $2 ORDER BY made DESC, id"
@@ -51,11 +52,14 @@ class KeyInfo(NamedTuple):
 
 
 class _Copy(NamedTuple):
-    """Keys as the store had them at its `mark`; if it has none, as they were when it was `asked` (monotonic seconds)."""
+    """Keys as the store had them in `rows`; a remote store when it was `asked` (monotonic seconds)."""
 
-    mark: bytes | None
-    asked: float
+    rows: list[Row]
     keys: tuple[Key, ...]
+    asked: float = -math.inf
+
+
+_NOTHING = _Copy([], ())
 
 
 class Keystore:
@@ -72,17 +76,15 @@ class Keystore:
 
     def keys(self, domain: str, name: str, *, fresh: bool = False) -> Soon[tuple[Key, ...]]:
         """Return the keys of a name, the one that signs first. `fresh`: as they are this moment in the store."""
-        mark = self._store.mark()
-        copy = self._copies.get((domain, name))
-        if copy is not None and (not fresh and time.monotonic() - copy.asked < LIFE if mark is None else mark == copy.mark):
+        copy = self._copies.get((domain, name), _NOTHING)
+        if not fresh and time.monotonic() - copy.asked < LIFE:
             return copy.keys
         rows = self._store.read(_KEYS, domain, name)
         if not isinstance(rows, list):
             return self._keep(domain, name, rows)
-        keys = self._all(name, rows)
-        if mark is not None:
-            self._copies[domain, name] = _Copy(mark, 0.0, keys)
-        return keys
+        if rows is not copy.rows:
+            copy = self._copies[domain, name] = _Copy(rows, self._all(name, rows))
+        return copy.keys
 
     def verify(self, domain: str, name: str, is_by: Callable[[list[bytes]], bool]) -> Soon[bool]:
         """Tell whether `is_by` holds for any of the keys; if not, also of keys that were made a moment ago."""
@@ -129,9 +131,9 @@ class Keystore:
     async def _keep(self, domain: str, name: str, rows: Awaitable[list[Row]]) -> tuple[Key, ...]:
         """Keep a copy of what had to be waited for."""
         asked = time.monotonic()
-        keys = self._all(name, await rows)
-        self._copies[domain, name] = _Copy(None, asked, keys)
-        return keys
+        found = await rows
+        copy = self._copies[domain, name] = _Copy(found, self._all(name, found), asked)
+        return copy.keys
 
     def _all(self, name: str, rows: list[Row]) -> tuple[Key, ...]:
         from_file = self._files.get(name)

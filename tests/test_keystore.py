@@ -122,9 +122,6 @@ class Remote:
         self.write = store.write
         self.reads = 0
 
-    def mark(self) -> None:
-        return None
-
     async def read(self, sql: str, *values: Value) -> list[Row]:
         self.reads += 1
         return await settle(self._store.read(sql, *values))

@@ -91,7 +91,6 @@ class LyingStore:
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
-        self.mark = store.mark
         self.away = False
         self.written: list[Statement] = []
 

@@ -59,7 +59,6 @@ class RecordingStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.mark = store.mark
         self.seen: set[str] = set()
 
     def read(self, sql: str, *values: Value) -> Soon[list[Row]]:

@@ -43,7 +43,6 @@ class CountingStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.mark = store.mark
         self.away = False
         self.reads = 0
         self.writes = 0

@@ -16,17 +16,10 @@ class Store(Protocol):
     """Where accounts, families, revocations and limits live."""
 
     def read(self, sql: str, *values: Value) -> list[Row] | Awaitable[list[Row]]:
-        """Run one SELECT. The list may be remembered, and is not to be changed.
+        """Run one SELECT. The list may be remembered, and is not to be changed: the same list again says that nothing has.
 
         Raises:
             BackendDown: the database can't answer.
-        """
-        ...
-
-    def mark(self) -> bytes | None:
-        """Return what differs as soon as anybody has written: what was read after an equal mark is still so.
-
-        None: only a look-up can tell.
         """
         ...
 

@@ -99,9 +99,6 @@ class PostgresStore:
         """Run one SELECT."""
         return self._bridge.call(self._read, sql, values)
 
-    def mark(self) -> None:
-        """Nobody can tell without asking."""
-
     async def write(self, *statements: Statement) -> Results:
         """Run a unit of work in a transaction and wait until it is durable."""
         return await self._bridge.call(self._write, statements)
