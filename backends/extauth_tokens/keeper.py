@@ -135,7 +135,9 @@ class TokenBackend:
         return self._spend(sealed, accepted) if kind.one_time else accepted
 
     def _attributes(self, token: Token, kind: Kind) -> dict[str, str]:
-        attributes = {VIA: BY_TOKEN if kind.renews else kind.name, "expires": str(token.expires), **kind.attributes}
+        attributes = {VIA: BY_TOKEN if kind.renews else kind.name, "expires": str(token.expires)}
+        if kind.attributes:
+            attributes.update(kind.attributes)
         if kind.renews:
             attributes[FAMILY] = token.family if self._rotating else ""
         if kind is ACCESS and not self._rotating:

@@ -10,6 +10,7 @@ import binascii
 import hmac
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -22,6 +23,12 @@ YEAR_ZERO = 62_167_219_200  # seconds from the year 0 to 1970: calendar:datetime
 _NUMBER = r"[0-9]{1,15}"  # what a 64-bit integer holds, with room to reckon
 _is_number = re.compile(_NUMBER).fullmatch
 _FORM = re.compile(rf"([^\0]*+)\0([^\0]*+)\0({_NUMBER})((?:\0[^\0]*+)*?)\0([0-9A-Fa-f]{{96}})").fullmatch
+
+
+@lru_cache(maxsize=64)
+def _keyed(key: bytes) -> hmac.HMAC:
+    """Return a MAC that has taken its key, which is half the work of one over a text as short as a token's."""
+    return hmac.new(key, digestmod="sha384")
 
 
 class Token(Struct, frozen=True):
@@ -61,8 +68,10 @@ class Sealed(Struct, frozen=True):
 
     def is_by(self, keys: Iterable[bytes]) -> bool:
         """Tell whether one of these keys has made it."""
-        for key in keys:  # noqa: SIM110 - any() takes longer, and this is done for every login by a token
-            if hmac.compare_digest(hmac.digest(key, self.body, "sha384"), self.mac):
+        for key in keys:
+            mac = _keyed(key).copy()
+            mac.update(self.body)
+            if hmac.compare_digest(mac.digest(), self.mac):
                 return True
         return False
 
