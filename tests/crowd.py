@@ -10,6 +10,19 @@ from tests.daemons import frame
 RATE = 50  # logins per second
 
 
+async def connect(path: str) -> trio.SocketStream:
+    """Connect to a Unix socket, and wait for a place in its queue: trio takes a full queue for a connection."""
+    while True:
+        stream = await trio.open_unix_socket(path)
+        try:
+            stream.socket.getpeername()
+        except OSError:
+            await stream.aclose()
+            await trio.sleep(0.05)
+        else:
+            return stream
+
+
 class Crowd:
     """Logs alice in at RATE, on the daemon's ejabberd socket: every fifth time with a wrong password."""
 
@@ -33,7 +46,7 @@ class Crowd:
     async def log_in(self, user: str, password: str) -> bytes:
         """Log in on a new connection; return and count the reply."""
         begun = trio.current_time()
-        async with await trio.open_unix_socket(self._path) as stream:
+        async with await connect(self._path) as stream:
             await stream.send_all(frame(f"auth:{user}:xmpp.test:{password}".encode()))
             reply = await stream.receive_some(100)
         self.seconds.append(trio.current_time() - begun)

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests import needs
+from tests.crowd import connect
 from tests.daemons import ERROR, NO, YES, Daemon, Wire, extauth, frame, with_local_accounts
 from tests.servers.postgres import Postgres
 from tests.servers.process import temporary_folder
@@ -144,7 +145,7 @@ class Logins:
 
     async def _login(self) -> None:
         begun = trio.current_time()
-        stream = await trio.open_unix_socket(str(self._daemon.folder / "ejabberd.sock"))
+        stream = await connect(str(self._daemon.folder / "ejabberd.sock"))
         with trio.CancelScope(shield=True):
             async with stream:
                 await stream.send_all(frame(b"auth:alice:xmpp.test:fake password"))

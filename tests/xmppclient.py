@@ -44,7 +44,7 @@ class Job:
     certificate: str | None = None
     tls: Literal["starttls", "direct", "none"] = "starttls"
     tls_1_2: bool = False
-    timeout: float = 45
+    timeout: float = 120
 
 
 @dataclass(frozen=True, kw_only=True)
