@@ -210,10 +210,11 @@ class _Reader:
             self._problems.append('domain: none is configured; add for example [domain."example.com"]')
         for name, value in tables.items():
             place = f'domain."{name}"'
-            if isinstance(value, dict) and any(isinstance(inner, dict) for inner in typing.cast("Table", value).values()):
+            table = self._table(place, value)
+            if any(isinstance(inner, dict) for inner in table.values()):
                 self._problems.append(f'{place}: a name with dots needs quotes, as in [domain."example.com"]')
                 continue
-            domain = self._convert(Domain, place, self._table(place, value))
+            domain = self._convert(Domain, place, table)
             if domain is None:
                 continue
             for backend in domain.backends:

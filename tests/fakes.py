@@ -1,14 +1,18 @@
 """Backends that answer as a test tells them, and what surrounds an authority."""
 
-from collections.abc import Awaitable, Callable, Iterable
+import io
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+import structlog
 import trio
 
 from extauth.authority import Authority
 from extauth.backend import Backend
 from extauth.changes import Member
-from extauth.journal import Journal
+from extauth.journal import Journal, set_up_logging
 from extauth.metrics import Metrics
 from extauth.model import Answer, CheckPassword, Identity, Origin, Request, Secret
 from extauth.soon import Soon
@@ -101,3 +105,17 @@ class Scene:
 
 def check(password: str = "wrong or right", identity: Identity = ALICE, origin: Origin = ORIGIN) -> CheckPassword:
     return CheckPassword(identity, origin, Secret(password))
+
+
+@contextmanager
+def log_kept() -> Iterator[io.StringIO]:
+    """Give the log of the daemon as a text, and set up logging as it was afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    stream = io.StringIO()
+    set_up_logging(stream)
+    try:
+        yield stream
+    finally:
+        structlog.reset_defaults()
+        root.handlers, root.level = handlers, level

@@ -1,19 +1,17 @@
 """Who decides: the rules of a chain, and what surrounds every decision."""
 
 import io
-import logging
 import traceback
 from collections.abc import Iterator
 
 import pytest
-import structlog
 import trio
 import trio.testing
 from msgspec.structs import replace
 
 from extauth.errors import BackendDown
 from extauth.issuing import EndSessions, IssueTokens, Login
-from extauth.journal import Decision, set_up_logging
+from extauth.journal import Decision
 from extauth.model import (
     Accept,
     Anonymous,
@@ -48,7 +46,7 @@ from extauth.model import (
     Verdict,
 )
 from extauth.soon import settle
-from tests.fakes import ALICE, ORIGIN, FakeBackend, Reply, Scene, SlowBackend, check
+from tests.fakes import ALICE, ORIGIN, FakeBackend, Reply, Scene, SlowBackend, check, log_kept
 
 YES = Accept(ALICE)
 NO = Reject(Reason.BAD_PASSWORD)
@@ -274,13 +272,8 @@ async def test_a_failed_proof_is_a_refusal() -> None:
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Give what is logged."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    stream = io.StringIO()
-    set_up_logging(stream)
-    yield stream
-    structlog.reset_defaults()
-    root.handlers, root.level = handlers, level
+    with log_kept() as text:
+        yield text
 
 
 def crash(request: Request) -> Reply:

@@ -21,7 +21,7 @@ from extauth.authority import record
 from extauth.journal import RING, Decision, Journal, Outlet, audit_line, set_up_logging, shown
 from extauth.metrics import Metrics, Outcome
 from extauth.model import Accept, Identity, Listing, Origin, Reason, Reject, Unavailable, Verdict
-from tests.fakes import ALICE, ORIGIN, FakeBackend, Scene, check
+from tests.fakes import ALICE, ORIGIN, FakeBackend, Scene, check, log_kept
 
 PLAIN = Decision(
     0.0, "check-password", "alice@example.com", "accept", "ok", "people", "ejabberd", "uid:113/pid:870", "192.0.2.1", "PLAIN",
@@ -324,13 +324,8 @@ async def test_one_line_for_each_decision(pipe: Pipe) -> None:
 def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """Give what is logged, without time stamps."""
     monkeypatch.setattr(journals, "_UNSTAMPED", True)
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    stream = io.StringIO()
-    set_up_logging(stream)
-    yield stream
-    structlog.reset_defaults()
-    root.handlers, root.level = handlers, level
+    with log_kept() as text:
+        yield text
 
 
 def test_an_event_is_one_line(log: io.StringIO) -> None:

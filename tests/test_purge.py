@@ -33,7 +33,7 @@ from extauth.tokens.grant import new_family
 from tests.daemons import Daemon, extauth, serve_here
 from tests.fakes import FakeBackend, Scene
 from tests.test_credentials import PASSWORD, configured
-from tests.test_revocation import script
+from tests.test_revocation import telling
 
 ALICE, BOB = Identity("alice", "xmpp.test"), Identity("bob", "xmpp.test")
 ORIGIN = Origin("cli")
@@ -132,10 +132,7 @@ async def test_a_purge_is_of_a_domain_that_there_is(tmp: Path) -> None:
 
 @pytest.mark.parametrize("served", [True, False], ids=["daemon", "command line"])
 def test_by_the_command_line(tmp: Path, served: bool) -> None:  # noqa: FBT001
-    told = script(tmp, f'echo "$@" >> {tmp}/told')
-    text = configured(tmp).replace("[backend.tokens]", f'revocation_command = ["{told}"]\n[backend.tokens]')
-    text = text.replace('[listener.sasl]\nprotocol = "dovecot"\n', "").replace(f'address = "unix:{tmp}/sasl.sock"\n', "")
-    daemon = Daemon(tmp, text)
+    daemon = Daemon(tmp, telling(tmp))
     if served:
         daemon.start()
     try:

@@ -39,6 +39,13 @@ def script(folder: Path, body: str) -> Path:
     return path
 
 
+def telling(folder: Path) -> str:
+    """Return a configuration by which revocations are told to the file `told`."""
+    told = script(folder, f'echo "$@" >> {folder}/told')
+    asked = 'backends = ["tokens", "local"]'
+    return configured(folder).replace(asked, f'{asked}\nrevocation_command = ["{told}"]')
+
+
 # What is told
 
 
@@ -109,10 +116,7 @@ async def test_too_many_are_said(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("served", [True, False], ids=["daemon", "command line"])
 def test_it_runs_with_and_without_a_daemon(tmp: Path, served: bool) -> None:  # noqa: FBT001
-    told = script(tmp, f'echo "$@" >> {tmp}/told')
-    text = configured(tmp).replace("[backend.tokens]", f'revocation_command = ["{told}"]\n[backend.tokens]')
-    text = text.replace('[listener.sasl]\nprotocol = "dovecot"\n', "").replace(f'address = "unix:{tmp}/sasl.sock"\n', "")
-    daemon = Daemon(tmp, text)
+    daemon = Daemon(tmp, telling(tmp))
     if served:
         daemon.start()
     try:

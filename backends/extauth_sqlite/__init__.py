@@ -3,21 +3,18 @@
 import os
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import quote
 
-import trio
-
 from extauth.backend import Backend, Context
 from extauth.errors import BackendDown
-from extauth.sql.backend import SqlBackend
+from extauth.sql.backend import open_in_threads
 from extauth.sql.config import SqlConfig
-from extauth.sql.database import Conflict, Lost, Row, ThreadedDatabase
+from extauth.sql.database import Conflict, Lost, Row
 from extauth.sql.statement import SQLITE, Dialect, Statement
-from extauth.threads import Threads
 
 STEPS = 1000  # of SQLite's virtual machine, between two looks at the clock
 
@@ -35,17 +32,11 @@ class Config(SqlConfig):
         return [*super().problems(), *([] if self.path.startswith("/") else ["path: must be absolute"])]
 
 
-@asynccontextmanager
-async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]:  # noqa: A001 - the name every backend has
+def open(config: Config, context: Context) -> AbstractAsyncContextManager[Backend]:  # noqa: A001 - the name every backend has
     """Prepare for the file; it is opened when it is needed."""
-    with Threads("SQLite", config.connections, config.queue_patience) as threads:
-        database = ThreadedDatabase(threads, lambda deadline, changes: Connection(config.path, deadline, changes=changes))
-        try:
-            async with trio.open_nursery() as nursery:
-                yield SqlBackend(config, context, database, nursery)
-                nursery.cancel_scope.cancel()
-        finally:
-            database.close()
+    return open_in_threads(
+        "SQLite", config, context, lambda deadline, changes: Connection(config.path, deadline, changes=changes)
+    )
 
 
 class Connection:

@@ -6,7 +6,9 @@ The file is read as Latin-1, so that a character is a byte. Nothing is evaluated
 import re
 from typing import NamedTuple
 
-MAX_DEPTH = 64
+from extauth.imports.tokens import MAX_DEPTH, Tokens
+
+_ERROR = "not an Erlang term"
 
 _TOKEN = re.compile(
     r"""\s*(?:%[^\n]*\s*)*(?:
@@ -33,45 +35,15 @@ class Atom(NamedTuple):
     name: str
 
 
-class _Reader:
+class _Reader(Tokens):
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self.kind = ""
-        self.word = ""
-        self.step()
-
-    @property
-    def rest(self) -> str:
-        """What stands behind the token, but for blanks."""
-        return self._text[self._at :].strip()
-
-    def step(self) -> None:
-        """Take the next token.
-
-        Raises:
-            ValueError: there is none.
-        """
-        match = _TOKEN.match(self._text, self._at)
-        if match is None or match.lastgroup is None:
-            raise ValueError("not an Erlang term")
-        self.kind, self.word, self._at = match.lastgroup, match[match.lastgroup], match.end()
+        super().__init__(text, _TOKEN, _ERROR)
 
     def take(self) -> str:
         """Return the token's text and take the next."""
         word = self.word
         self.step()
         return word
-
-    def expect(self, word: str) -> None:
-        """Take this very token.
-
-        Raises:
-            ValueError: it is another.
-        """
-        if self.word != word or self.kind in {"string", "quoted"}:
-            raise ValueError("not an Erlang term")
-        self.step()
 
     def term(self, depth: int = 0) -> Term:
         """Read a term."""
@@ -94,7 +66,7 @@ class _Reader:
             case "open":
                 return self._collection(self.take(), depth)
             case _:
-                raise ValueError("not an Erlang term")
+                raise ValueError(_ERROR)
 
     def _collection(self, opened: str, depth: int) -> Term:
         closing = "]" if opened == "[" else "}"
@@ -136,7 +108,7 @@ def read(text: str) -> Term:
     reader = _Reader(text)
     found = reader.term()
     if reader.kind != "end" or reader.rest:
-        raise ValueError("not an Erlang term")
+        raise ValueError(_ERROR)
     return found
 
 

@@ -5,7 +5,9 @@ The file is read as Latin-1, so that a character is a byte; texts are given as b
 
 import re
 
-MAX_DEPTH = 64
+from extauth.imports.tokens import MAX_DEPTH, Tokens
+
+_ERROR = "not Lua data"
 
 _TOKEN = re.compile(
     r"""\s*(?:--[^\n]*\s*)*(?:
@@ -24,19 +26,9 @@ Value = object
 """bytes, int, float, bool, None, or dict."""
 
 
-class _Reader:
+class _Reader(Tokens):
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self.kind = ""
-        self.word = ""
-        self.step()
-
-    def step(self) -> None:
-        match = _TOKEN.match(self._text, self._at)
-        if match is None or match.lastgroup is None:
-            raise ValueError("not Lua data")
-        self.kind, self.word, self._at = match.lastgroup, match[match.lastgroup], match.end()
+        super().__init__(text, _TOKEN, _ERROR)
 
     def skip(self, word: str) -> bool:
         """Take this token if it is the next."""
@@ -57,18 +49,18 @@ class _Reader:
         if kind == "number":
             return int(word, 0) if re.fullmatch(r"-?(0x[0-9a-fA-F]+|0|[1-9]\d*)", word) else float(word)
         if word not in _WORDS:
-            raise ValueError("not Lua data")
+            raise ValueError(_ERROR)
         return _WORDS[word]
 
     def _table(self, depth: int) -> dict[Value, Value]:
         if not self.skip("{"):
-            raise ValueError("not Lua data")
+            raise ValueError(_ERROR)
         table: dict[Value, Value] = {}
         while not self.skip("}"):
             key, value = self._field(depth, len(table) + 1)
             table[key] = value
             if not (self.skip(";") or self.skip(",")) and self.word != "}":
-                raise ValueError("not Lua data")
+                raise ValueError(_ERROR)
         return table
 
     def _field(self, depth: int, place: int) -> tuple[Value, Value]:
@@ -76,12 +68,12 @@ class _Reader:
         if self.skip("["):
             key = self.value(MAX_DEPTH)
             if isinstance(key, dict) or not (self.skip("]") and self.skip("=")):
-                raise ValueError("not Lua data")
+                raise ValueError(_ERROR)
         elif self.kind == "name" and self.word not in _WORDS:
             key = self.word.encode()
             self.step()
             if not self.skip("="):
-                raise ValueError("not Lua data")
+                raise ValueError(_ERROR)
         return key, self.value(depth + 1)
 
 
@@ -93,11 +85,11 @@ def read(text: str) -> Value:
     """
     reader = _Reader(text)
     if not reader.skip("return"):
-        raise ValueError("not Lua data")
+        raise ValueError(_ERROR)
     value = reader.value()
     reader.skip(";")
     if reader.kind != "end":
-        raise ValueError("not Lua data")
+        raise ValueError(_ERROR)
     return value
 
 
@@ -107,7 +99,7 @@ def _unescape(text: str) -> str:
         if decimal or hexadecimal:
             number = int(decimal) if decimal else int(hexadecimal, 16)
             if number > 255:  # noqa: PLR2004 - a byte
-                raise ValueError("not Lua data")
+                raise ValueError(_ERROR)
             return chr(number)
         return _LETTERS.get(other, other) if other else ""
 

@@ -1,7 +1,8 @@
 """What the backends of SQL answer."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 import trio
@@ -32,10 +33,11 @@ from extauth.passwords.stored import UnsupportedHash, make, needs_update, parse
 from extauth.sql import account
 from extauth.sql.account import Account, Ambiguous
 from extauth.sql.config import SqlConfig
-from extauth.sql.database import Conflict, Database
+from extauth.sql.database import Conflict, Connection, Database, ThreadedDatabase
 from extauth.sql.patience import PatientDatabase
 from extauth.sql.presets import PRESETS, Preset
 from extauth.sql.statement import Statement
+from extauth.threads import Threads
 from extauth.verifier import Verifier
 
 _log = structlog.get_logger("sql")
@@ -194,3 +196,21 @@ def _names(identity: Identity) -> dict[str, str]:
 
 def _refusal(found: Account) -> Reason | None:
     return None if found.enabled else Reason.DISABLED
+
+
+@asynccontextmanager
+async def open_in_threads(
+    what: str, config: SqlConfig, context: Context, connect: Callable[[float, bool], Connection]
+) -> AsyncGenerator[SqlBackend, None]:
+    """Give the backend of a driver that blocks.
+
+    `what` is the database, for errors; `connect` is as of `ThreadedDatabase`.
+    """
+    with Threads(what, config.connections, config.queue_patience) as threads:
+        database = ThreadedDatabase(threads, connect)
+        try:
+            async with trio.open_nursery() as nursery:
+                yield SqlBackend(config, context, database, nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            database.close()
