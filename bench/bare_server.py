@@ -2,7 +2,7 @@
 
     python -m bench.bare_server DATABASE DOMAIN SOCKET
 
-`isuser` is looked up in the accounts of DOMAIN by the statement of our own backend; `auth` in a dictionary.
+`isuser` is looked up by the statement of our own backend; `auth` in a dictionary of the accounts of DOMAIN.
 """
 
 import select
@@ -21,14 +21,15 @@ YES, NO = b"\x00\x02\x00\x01", b"\x00\x02\x00\x00"
 def serve(database: str, domain: str, path: str) -> None:
     """Serve until ended."""
     execute = sqlite3.connect(database, isolation_level=None).execute
-    accounts = passwords(1000)
+    accounts = {(user, domain): password for user, password in passwords(1000).items()}
 
     def answer(question: str) -> bytes:
         operation, user, rest = question.split(":", 2)
         if operation == "auth":
-            known = accounts.get(user)
-            return YES if known is not None and compare_digest(known, rest.partition(":")[2]) else NO
-        return YES if execute(EXISTS, {"1": domain, "2": user}).fetchone() else NO
+            host, _, password = rest.partition(":")
+            known = accounts.get((user, host))
+            return YES if known is not None and compare_digest(known, password) else NO
+        return YES if execute(EXISTS, {"1": rest, "2": user}).fetchone() else NO
 
     loop(path, answer)
 

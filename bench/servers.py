@@ -68,7 +68,7 @@ def bare(folder: Path) -> Process:
     """Return the least that answers right."""
     path = folder / "bare.sock"
     return Process(
-        folder / "bare", path, [sys.executable, "-m", "bench.bare_server", str(folder / "state.db"), LOCAL[4096], str(path)]
+        folder / "bare", path, [sys.executable, "-m", "bench.bare_server", str(folder / "state.db"), PLAIN, str(path)]
     )
 
 
