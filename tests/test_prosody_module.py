@@ -465,10 +465,14 @@ def test_a_login_waits_for_a_daemon_that_comes_back(site: Site, transport: str) 
     def counts(text: str) -> int:
         return site.prosody.log().count(text)
 
-    lost, waiting = counts("No authentication service"), counts("changed state from ready to waiting")
+    def lost() -> int:
+        return counts("No authentication service")
+
+    poll(lambda: counts("Connected to the authentication service") == lost(), "both hosts have the daemon")
+    before, waiting = lost(), counts("changed state from ready to waiting")
     with site.stream(transport) as stream, ThreadPoolExecutor() as pool:
         site.stub.stop()
-        poll(lambda: counts("No authentication service") >= lost + 2, "both hosts have lost the daemon")
+        poll(lambda: lost() >= before + 2, "both hosts have lost the daemon")
         answer = pool.submit(stream.plain, "alice", _PASSWORD)
         poll(lambda: counts("changed state from ready to waiting") > waiting, "the login waits")
         site.stub.start()
