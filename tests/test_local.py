@@ -253,6 +253,27 @@ async def test_a_decoy_costs_one_derivation(local: Backend, place: Place) -> Non
 # Races ------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (SetEnabled(ALICE, ORIGIN, enabled=False), Reject(Reason.DISABLED)),
+        (SetPassword(ALICE, ORIGIN, Secret("battery staple")), Reject(Reason.BAD_PASSWORD)),
+        (RemoveUser(ALICE, ORIGIN), None),
+        (SetPassword(ALICE, ORIGIN, Secret("short")), Accept(ALICE)),
+    ],
+    ids=["disabled", "another password", "removed", "unchanged"],
+)
+async def test_what_changes_while_a_password_is_checked_counts(
+    local: Backend, place: Place, change: Request, answer: Accept | Reject | None
+) -> None:
+    async def first() -> None:
+        place.hashing.before = trio.lowlevel.checkpoint
+        await ask(local, change)
+
+    place.hashing.before = first
+    assert await login(local, "alice", ACCOUNTS["alice"]) == answer
+
+
 async def test_of_two_who_make_an_account_only_the_winners_keys_are_kept(local: Backend, place: Place) -> None:
     async with trio.open_nursery() as nursery:
         for password in ("the first one", "the second one"):

@@ -314,6 +314,7 @@ POSTGRES = 'type = "postgres"\nhost = "db.example.com"\ndatabase = "app"\nuser =
         (f'{SQLITE}\npreset = "django"\nconnections = 0', "connections: must be"),
         (f'{SQLITE}\npreset = "django"\ntimeout = 0', "timeout: must be more than 0"),
         (f'{SQLITE}\npreset = "django"\nmin_length = 0', "min_length: must be"),
+        (f'{SQLITE}\npreset = "django"\nattributes = ["login"]', 'attributes: "login" tells how somebody logged in'),
         ('type = "sqlite"\npath = "y.db"\npreset = "django"', "path: must be absolute"),
         (f"{POSTGRES}\nport = 0", "port: must be"),
         (f'{POSTGRES}\ntls = "off"\nca_file = "/x"', 'ca_file, client_certificate: need tls = "verify"'),

@@ -47,7 +47,7 @@ Reply = Soon[Answer | None]
 # The hash that a plain password is checked with is the first that the account has keys for: an imported one may have only one.
 CHECKED = (COMPARED, *(family for family in reversed(tuple(scram.Hash)) if family is not COMPARED))
 
-_STATE = "SELECT disabled FROM account WHERE domain = $1 AND name = $2"
+_STATE = "SELECT disabled, stamp FROM account WHERE domain = $1 AND name = $2"
 _ACCOUNT = (
     "a.name, a.disabled, u.iterations, a.created, a.changed FROM account a "
     "LEFT JOIN scram_user u ON u.domain = a.domain AND u.name = a.name"
@@ -134,15 +134,22 @@ class LocalBackend:
         rows = self._store.read(_STATE, identity.domain, identity.user)
         return then(rows, lambda rows: self._verify(identity, request.password, rows[0]) if rows else None)
 
-    async def _verify(self, identity: Identity, password: Secret, account: Row) -> Answer:
+    async def _verify(self, identity: Identity, password: Secret, account: Row) -> Answer | None:
         for family in CHECKED:
             ring = await settle(self._keyring.find(identity, family.value))
             own = tuple(candidate for candidate in ring.candidates if candidate.credential == PASSWORD) if ring else ()
             if ring is not None and own:
                 right = await self._derive(password, family, Ring(ring.salt, ring.iterations, own)) is not None
-                return _admit(identity, account) if right else Reject(Reason.BAD_PASSWORD)
+                return await self._confirm(identity, account) if right else Reject(Reason.BAD_PASSWORD)
         await self._decoy(password)  # an account that has no password
         return Reject(Reason.BAD_PASSWORD)
+
+    async def _confirm(self, identity: Identity, before: Row) -> Answer | None:
+        """Let in whose password was right, if it still is: to find out has taken its time."""
+        rows = await settle(self._store.read(_STATE, identity.domain, identity.user))
+        if not rows:
+            return None
+        return _admit(identity, rows[0]) if rows[0][1] == before[1] else Reject(Reason.BAD_PASSWORD)
 
     def _find_keys(self, request: FindKeys) -> Reply:
         identity = request.identity

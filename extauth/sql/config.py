@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from extauth.model import VIA
 from extauth.passwords.prepare import LONGEST
 from extauth.passwords.stored import WEAK, WRITABLE
 from extauth.sql.presets import PRESETS
@@ -62,6 +63,8 @@ class SqlConfig:
                 told += _problems(key, text, self.dialect, known)
         told += _unknown("weak", self.weak, WEAK)
         told += _unknown("scheme", (self.scheme,), WRITABLE)
+        if VIA in self.attributes:
+            told.append(f'attributes: "{VIA}" tells how somebody logged in; give the column another name in the query')
         if not 1 <= self.min_length <= LONGEST:
             told.append(f"min_length: must be 1 to {LONGEST}")
         if not 1 <= self.connections <= 1024:  # noqa: PLR2004
