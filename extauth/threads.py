@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
@@ -22,13 +23,12 @@ T = TypeVar("T")
 class _Job(Generic[T]):
     """One call on its way to a thread and back. Whoever calls `claim` first has it: the thread, or the caller who gives up."""
 
-    __slots__ = ("_call", "_claim", "_task", "_token")
+    __slots__ = ("_claim", "call", "task")
 
     def __init__(self, call: Callable[[], T]) -> None:
-        self._call = call
+        self.call = call
+        self.task = trio.lowlevel.current_task()
         self._claim = threading.Lock()
-        self._task = trio.lowlevel.current_task()
-        self._token = trio.lowlevel.current_trio_token()
 
     def claim(self) -> bool:
         """Take the job; False if it is taken."""
@@ -42,12 +42,6 @@ class _Job(Generic[T]):
 
         result: T = await trio.lowlevel.wait_task_rescheduled(give_up)
         return result
-
-    def run(self) -> None:
-        """Make the call, in a thread, and wake the caller."""
-        result = outcome.capture(self._call)
-        with suppress(trio.RunFinishedError):  # nobody is left to hear it
-            self._token.run_sync_soon(trio.lowlevel.reschedule, self._task, result)
 
 
 class Threads:
@@ -67,6 +61,9 @@ class Threads:
         self._nice = nice
         self._queue: queue.SimpleQueue[tuple[_Job[Any], bool] | None] = queue.SimpleQueue()
         self._started = 0
+        self._loop: trio.lowlevel.TrioToken | None = None  # where the callers are
+        self._results: deque[tuple[trio.lowlevel.Task, outcome.Outcome[Any]]] = deque()  # of calls made, for their callers
+        self._told = False  # the loop has been told that there are results
         self._calls = 0  # made and not yet answered
 
     def __enter__(self) -> Self:
@@ -86,16 +83,27 @@ class Threads:
             self._started += 1
             threading.Thread(target=self._work, name=f"extauth-{self._name}", daemon=True).start()
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._loop = trio.lowlevel.current_trio_token()
         job = _Job(call)
         begun = self._calls < self._size and job.claim()  # a thread is free
         self._calls += 1
         self._queue.put((job, begun))
         try:
+            if begun:
+                return await job.result()
             with trio.CancelScope(relative_deadline=self._patience):  # move_on_after() takes twice the time
                 return await job.result()
             raise BackendDown(f"all {self._name} threads are busy")
         finally:
             self._calls -= 1
+
+    def _hand_over(self) -> None:
+        """Wake the callers whose results are there."""
+        self._told = False  # before the first look: a thread that comes later tells again
+        while self._results:
+            trio.lowlevel.reschedule(*self._results.popleft())
+
+    # In a thread ----------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         if self._nice and sys.platform == "linux":
@@ -104,4 +112,12 @@ class Threads:
         while (work := self._queue.get()) is not None:
             job, begun = work
             if begun or job.claim():
-                job.run()
+                self._results.append((job.task, outcome.capture(job.call)))
+                if not self._told:
+                    self._tell()
+
+    def _tell(self) -> None:
+        self._told = True
+        assert self._loop is not None
+        with suppress(trio.RunFinishedError):  # nobody is left to hear it
+            self._loop.run_sync_soon(self._hand_over)

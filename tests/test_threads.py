@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import trio
@@ -54,6 +55,21 @@ async def test_a_call_returns_its_value() -> None:
 async def test_a_call_raises_its_error() -> None:
     with pytest.raises(ZeroDivisionError):
         await Threads("test", 1, 10).run(lambda: 1 // 0)
+
+
+async def test_every_caller_gets_its_own_result_however_many_come_at_once() -> None:
+    results: list[int] = []
+
+    async def ask(first: int) -> None:
+        for number in range(first, first + 50):
+            assert await threads.run(partial(int, number)) == number
+            results.append(number)
+
+    with Threads("test", 8, 60) as threads, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for first in range(0, 3200, 50):
+                nursery.start_soon(ask, first)
+    assert sorted(results) == list(range(3200))
 
 
 async def test_the_loop_goes_on_meanwhile(work: Work) -> None:

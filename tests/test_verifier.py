@@ -20,6 +20,8 @@ ALICE = Identity("alice", "example.com")
 ORIGIN = Origin("test")
 SCRAM = [make(f"scram-{family}", "right one", (4096,)) for family in ("sha-1", "sha-256")]
 ARGON2 = make("argon2id", "right one", (1024, 1, 1))
+QUICK = make("ssha512", "another one")
+MD5 = "$1$fakesalt$" + "x" * 22
 PLAIN = frozenset({"plain"})
 
 
@@ -120,6 +122,26 @@ async def test_a_value_that_cannot_be_used_is_told_once_a_minute(
         await verifier.check(check("right one"), ["{CRAM-MD5}0123456789abcdef"])
         assert (lines[1]["problem"], lines[1]["unsaid"]) == ("{CRAM-MD5}: not supported", 2)
         assert len(lines) == 2
+
+
+async def test_what_is_quick_waits_for_no_thread(autojump_clock: trio.testing.MockClock) -> None:
+    autojump_clock.autojump_threshold = float("inf")
+    finish = threading.Event()
+    with Threads("password", 1, 3) as threads:
+        verifier = Verifier("people", threads, frozenset({"plain", "md5-crypt"}))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(threads.run, lambda: finish.wait(60))
+            await trio.testing.wait_all_tasks_blocked()
+            assert await verifier.check(check("right one"), ["{PLAIN}right one"]) == Accept(ALICE)
+            assert await verifier.check(check("wrong one"), [QUICK]) == Reject(Reason.BAD_PASSWORD)
+            assert await verifier.decoy(Decoy(ALICE, ORIGIN, Secret("right one"))) == Reject(Reason.NO_USER)
+            autojump_clock.autojump_threshold = 0
+            for values in ([ARGON2], [QUICK, ARGON2], [MD5]):
+                with pytest.raises(BackendDown):
+                    await verifier.check(check("right one"), values)
+            with pytest.raises(BackendDown):  # whose preparation takes long if it is long
+                await verifier.check(check("r\u00efght one"), [QUICK])
+            finish.set()
 
 
 async def test_a_hundred_slow_hashes_delay_no_other_login(

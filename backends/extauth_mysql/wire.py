@@ -20,6 +20,8 @@ else:
 
 READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
 
+STEP = 0.25  # seconds between two time-outs of a socket: setting one takes a system call and gives the interpreter's lock away
+
 _KILLED, _WAS_KILLED, _IDLE_TOO_LONG = 1927, 3169, 4031  # of MariaDB; of MySQL, and its wait_timeout
 _GONE = {
     0,  # PyMySQL's own, of a connection that it has closed
@@ -42,8 +44,9 @@ class _Driver(_Connection):
         return f"_utf8mb4 X'{obj.encode().hex()}'" if isinstance(obj, str) else super().escape(obj, mapping)
 
     def wait_until(self, deadline: float) -> None:
-        """Let the next statement take until then."""
-        self._read_timeout = self._write_timeout = _left(deadline)
+        """Let the next statement take until then, or a little less: the socket is told a time-out only if it is another one."""
+        left = _left(deadline)
+        self._read_timeout = self._write_timeout = left - left % STEP or left
 
 
 class Connection:
@@ -69,22 +72,21 @@ class Connection:
                 read_timeout=_left(deadline),
                 write_timeout=_left(deadline),
             )
+        self._cursor = self._driver.cursor()
 
     def read(self, statement: Statement, values: Sequence[str], deadline: float) -> list[Row]:
         """Run a SELECT."""
         with _border(Lost):
             self._driver.wait_until(deadline)
-            with self._driver.cursor() as cursor:
-                cursor.execute(statement.text, tuple(values))
-                names = [column[0].lower() for column in cursor.description or ()]
-                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            self._cursor.execute(statement.text, tuple(values))
+            names = [column[0].lower() for column in self._cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in self._cursor.fetchall()]
 
     def change(self, statement: Statement, values: Sequence[str], deadline: float) -> int:
         """Run a statement in a transaction."""
         with _border(BackendDown):
             self._driver.wait_until(deadline)
-            with self._driver.cursor() as cursor:
-                count = cursor.execute(statement.text, tuple(values))
+            count = self._cursor.execute(statement.text, tuple(values))
             self._driver.rollback() if count > 1 else self._driver.commit()
             return count
 

@@ -32,7 +32,7 @@ class ScramEntry(Struct, frozen=True, gc=False):
 
 
 class Stored(Struct, frozen=True):
-    """A stored password. `cost` are the numbers of its scheme that make it slow; `scram` is empty but for SCRAM keys."""
+    """A stored password. `cost` are the numbers of its scheme that make it slow, if it is; `scram` holds SCRAM keys alone."""
 
     scheme: str
     check: Check
@@ -41,7 +41,7 @@ class Stored(Struct, frozen=True):
     scram: tuple[ScramEntry, ...] = ()
 
     def verify(self, forms: tuple[str, ...]) -> bool:
-        """Tell whether one of the password's `forms` (prepare.for_checking) is the one. Slow: run it in a thread."""
+        """Tell whether one of the password's `forms` (prepare.for_checking) is the one. Slow if there is a `cost`."""
         return any(self.check(form.encode()) for form in forms if form and "\0" not in form)
 
     def __repr__(self) -> str:

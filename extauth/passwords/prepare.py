@@ -22,9 +22,14 @@ _PROHIBITED = (
 )
 
 
+def is_prepared(text: str) -> bool:
+    """Tell whether a password is plainly what either profile would make of it: printable ASCII, as nearly always."""
+    return text.isascii() and text.isprintable()
+
+
 def saslprep(text: str) -> str | None:
     """Return `text` as SASLprep makes it for storing, "" if nothing is left of it; None if it can't be prepared."""
-    if text.isascii() and text.isprintable():
+    if is_prepared(text):
         return text
     mapped = "".join(" " if stringprep.in_table_c12(c) else c for c in text if not stringprep.in_table_b1(c))
     prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
@@ -51,7 +56,7 @@ def opaque_string(text: str) -> str | None:
 
 def is_blank(text: str) -> bool:
     """Tell whether this can be nobody's password: nothing or white space, also once it is prepared; or it holds NUL."""
-    if text.isascii() and text.isprintable():
+    if is_prepared(text):
         return not text.strip()
     return "\0" in text or all(c.isspace() or stringprep.in_table_b1(c) for c in text)
 
@@ -68,6 +73,6 @@ def for_checking(text: str) -> tuple[str, ...]:
     Prosody prepares what it sends and ejabberd does not, and some stored keys were made of unprepared text. What is longer than
     a password may be is not prepared: that takes 10 us a character.
     """
-    if (text.isascii() and text.isprintable()) or len(text) > LONGEST:
+    if is_prepared(text) or len(text) > LONGEST:
         return (text,) if text else ()
     return tuple(dict.fromkeys(form for form in (text, saslprep(text), opaque_string(text)) if form))

@@ -45,7 +45,7 @@ def _crypt(password: bytes, setting: bytes) -> bytes:
     return result or b""
 
 
-def _stored(scheme: str, text: str, handler: str | None, cost: tuple[int, ...] = (), *, weak: bool = False) -> Stored:
+def _stored(scheme: str, text: str, handler: str | None, cost: tuple[int, ...], *, weak: bool = False) -> Stored:
     """Judge by libcrypt, else by the handler of that name of libpass."""
     stored = text.encode()
     if _crypt_rn is not None and not text.startswith("$apr1$"):
@@ -89,14 +89,14 @@ def _number(digits: str) -> int:
 def _md5(rest: str, prefix: str) -> Stored:
     if _MD5.fullmatch(prefix + rest) is None:
         raise ValueError("md5-crypt")
-    return _stored("md5-crypt", prefix + rest, {"$1$": "md5_crypt", "$apr1$": "apr_md5_crypt"}[prefix], weak=True)
+    return _stored("md5-crypt", prefix + rest, {"$1$": "md5_crypt", "$apr1$": "apr_md5_crypt"}[prefix], (1000,), weak=True)
 
 
 def _des(text: str) -> Stored:
     match = _DES.fullmatch(text)
     if match is None:
         raise ValueError("des-crypt")
-    return _stored("des-crypt", text, None if match[1] else "des_crypt", weak=True)
+    return _stored("des-crypt", text, None if match[1] else "des_crypt", (25,), weak=True)
 
 
 def _write(prepared: str, cost: tuple[int, ...]) -> str:
