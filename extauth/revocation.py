@@ -12,6 +12,7 @@ import structlog
 import trio
 from msgspec import Struct
 
+from extauth.background import background
 from extauth.model import Identity
 
 WAITING = 1000  # commands that wait for their turn
@@ -39,20 +40,14 @@ class Revocations:
     async def open(cls) -> AsyncGenerator["Revocations", None]:
         """Be ready to run commands; at the end those that wait are still run, within `PATIENCE`."""
         send, receive = trio.open_memory_channel[_Task](WAITING)
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
+        async with background(PATIENCE) as nursery:
             for _ in range(AT_ONCE):
                 nursery.start_soon(_work, receive.clone())
             receive.close()
             try:
                 yield cls(send)
-            except Exception as error:  # it is not the nursery's, which would make a group of it
-                failure = error
             finally:
                 send.close()
-                nursery.cancel_scope.deadline = trio.current_time() + PATIENCE
-        if failure is not None:
-            raise failure
 
     def tell(self, command: tuple[str, ...], identity: Identity, cause: str) -> None:
         """Have `command USER DOMAIN CAUSE` run; USER is empty if the whole domain is meant."""

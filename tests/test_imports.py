@@ -28,6 +28,7 @@ ALLOWED = {
     "sasl": "model errors jid passwords tokens soon",
     "secretfile threads lines throttle journal templates": "model errors",
     "bridge": "errors",
+    "background": "",
     "sockets": "errors jid",
     "store": "model errors bridge",
     "backend": "model soon store threads",
@@ -37,7 +38,7 @@ ALLOWED = {
     "keystore": "store tokens model errors soon",
     "sessions": "store tokens model issuing soon",
     "subjects": "store model soon",
-    "sql": "backend verifier model errors jid passwords secretfile threads",
+    "sql": "backend background verifier model errors jid passwords secretfile threads",
     "fasttokens": "keystore store tokens model soon",
     "credentials": "keyring store tokens model soon",
     "changes": "backend issuing model errors soon",
@@ -62,9 +63,9 @@ ALLOWED = {
     "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
     "issuing settings journal metrics model errors soon",
     "fetch": "model errors",
-    "revocation": "model",
+    "revocation": "background model",
     "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions subjects soon "
-    "threads credentials fasttokens secretfile templates verifier sql",
+    "threads credentials fasttokens secretfile templates verifier sql background",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import trio
 
 from extauth.backend import Backend, Context
+from extauth.background import background
 from extauth.bridge import open_bridge
 from extauth.jid import InvalidName, parse
 from extauth.model import Identity
@@ -48,11 +49,10 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
     async with open_bridge(context.name) as bridge:
         database = PostgresDatabase(bridge, address, config.connections, config.queue_patience, config.timeout)
         try:
-            async with trio.open_nursery() as nursery:
+            async with background() as nursery:
                 if config.listen is not None:
                     nursery.start_soon(database.listen, config.listen, forget)
                 yield SqlBackend(config, context, database, nursery)
-                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await database.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from extauth.backend import Backend, Context
+from extauth.background import background
 from extauth.errors import BackendDown, ConfigError
 from extauth.model import (
     Accept,
@@ -60,13 +61,12 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
         ConfigError: there is no such program, or it may not be run.
     """
     _check(config.command[0], context.name)
-    async with trio.open_nursery() as nursery:
+    async with background(FAREWELL) as nursery:
         pool = Pool(context.name, config.command, config.processes, nursery)
         try:
             yield ProgramBackend(pool, config)
         finally:
             pool.close()
-            nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
 
 
 def _check(program: str, name: str) -> None:

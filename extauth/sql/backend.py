@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from extauth.backend import Context
+from extauth.background import background
 from extauth.errors import BackendDown
 from extauth.model import (
     Accept,
@@ -209,8 +210,7 @@ async def open_in_threads(
     with Threads(what, config.connections, config.queue_patience) as threads:
         database = ThreadedDatabase(threads, connect)
         try:
-            async with trio.open_nursery() as nursery:
+            async with background() as nursery:
                 yield SqlBackend(config, context, database, nursery)
-                nursery.cancel_scope.cancel()
         finally:
             database.close()

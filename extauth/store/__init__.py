@@ -10,10 +10,11 @@ from urllib.parse import unquote, urlsplit
 from extauth.errors import ConfigError
 from extauth.model import Secret
 from extauth.store.interface import Row, SharedStore, Statement, Store, Value, announcing
-from extauth.store.postgres import SCHEMES, PostgresStore
 from extauth.store.sqlite import SqliteStore
 
 __all__ = ["Row", "SharedStore", "Statement", "Store", "Value", "announcing", "open_store"]
+
+_POSTGRES = ("postgresql", "postgres")
 
 
 def open_store(url: str, password: Secret | None = None) -> AbstractAsyncContextManager[SharedStore]:
@@ -24,7 +25,9 @@ def open_store(url: str, password: Secret | None = None) -> AbstractAsyncContext
         BackendDown: (when entered) the database does not answer.
     """
     parts = urlsplit(url)
-    if parts.scheme in SCHEMES:
+    if parts.scheme in _POSTGRES:
+        from extauth.store.postgres import PostgresStore  # noqa: PLC0415 - asyncpg and asyncio are a third of the time of a start
+
         return PostgresStore.open(url, password)
     if parts.scheme == "sqlite" and not parts.netloc and parts.path.startswith("/"):
         return SqliteStore.open(unquote(parts.path))

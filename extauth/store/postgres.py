@@ -21,7 +21,6 @@ from extauth.store.connections import LOST, PAUSE, Connection, Connections, Sele
 from extauth.store.interface import Hear, Results, Row, Statement, Value, newer_schema
 from extauth.store.schema import MIGRATIONS, VERSION
 
-SCHEMES = ("postgresql", "postgres")
 START = 10.0  # seconds that the server may take to be there when the store is opened
 TIMEOUT = 2.5  # seconds to connect
 MIGRATING = 0x65787461757468  # the advisory lock: "extauth"
