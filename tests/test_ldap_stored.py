@@ -1,7 +1,8 @@
 """Backend `ldap` where it reads stored passwords instead of binding: on a real slapd."""
 
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import extauth_ldap
 import pytest
 from extauth_ldap import wire
+from extauth_ldap.desk import Desk
+from extauth_ldap.messages import Admit, Question, Read, Setup, Told
+from extauth_ldap.process import LdapProcess
 
 from extauth.backend import Backend, Context
 from extauth.model import (
@@ -30,7 +34,7 @@ from extauth.passwords.stored import make
 from tests import needs
 from tests.certificates import Certificates
 from tests.contract import ACCOUNTS, ALICE, DOMAIN, ORIGIN, BackendContract, ask, is_yes, login
-from tests.servers.slapd import GROUPS, PEOPLE, Slapd, dn_of
+from tests.servers.slapd import ADMIN_PASSWORD, GROUPS, PEOPLE, Slapd, dn_of
 from tests.test_ldap import MANAGER, Site, add_group, context, login_by
 from tests.test_ldap import site as site  # noqa: PLC0414 - a fixture
 
@@ -79,10 +83,25 @@ class TestContract(BackendContract):
 
 
 async def test_nobody_is_bound(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_yes(await ask(backend, UserExists(ALICE, ORIGIN)), "alice")  # the search is bound by now
-    monkeypatch.setattr(wire.Connection, "bind", None)  # would be a bug
+    asked: list[Question] = []
+    plain = LdapProcess.ask
+
+    async def recording(self: LdapProcess, question: Question, patience: float) -> Told:
+        asked.append(question)
+        return await plain(self, question, patience)
+
+    monkeypatch.setattr(LdapProcess, "ask", recording)
     assert is_yes(await login(backend, "alice", ACCOUNTS["alice"]), "alice")
     assert await login(backend, "alice", "fake wrong") == Reject(Reason.BAD_PASSWORD)
+    assert asked == [Read(ALICE), Read(ALICE)]
+
+
+def test_to_read_is_to_bind_nobody(site: Site, slapd: Slapd, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = site.config(slapd.tls_url, password_attribute="userPassword")
+    with closing(Desk(Setup("people", config, Secret(ADMIN_PASSWORD)))) as desk:
+        assert desk.answer(Admit(ALICE), time.monotonic() + 20) == Told(Reason.OK)  # the search is bound by now
+        monkeypatch.setattr(wire.Connection, "bind", None)  # would be a bug
+        assert desk.answer(Read(ALICE), time.monotonic() + 20).values == (value(SCRAM, ACCOUNTS["alice"]),)
 
 
 @pytest.mark.parametrize(

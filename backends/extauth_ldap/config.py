@@ -1,18 +1,15 @@
-"""The keys of the configuration, and what is made of them: addresses, TLS, the searching account."""
+"""The keys of the configuration."""
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from extauth.errors import ConfigError
 from extauth.model import Secret
 from extauth.passwords.stored import WEAK, WRITABLE
 from extauth.secretfile import read_secret
 from extauth.templates import Template
 from extauth_ldap.templates import bind_name_template, dn_value, filter_value
-from extauth_ldap.wire import Address
 
 BRACED = ("dovecot-", "ldap-", "ssha")  # how the names of forms begin that are written as {SCHEME}
 PORTS = {"ldap": 389, "ldaps": 636}
@@ -68,7 +65,7 @@ class Config:
         problems = [] if self.servers else ["servers: name at least one"]
         for key, url in [*(("servers", url) for url in self.servers), *(("referrals", url) for url in self.referrals)]:
             try:
-                scheme = _split(url)[0]
+                scheme = split_url(url)[0]
             except ValueError as error:
                 problems.append(f"{key}: {url}: {error}")
                 continue
@@ -118,39 +115,17 @@ class Config:
         return problems
 
 
-def addresses(config: Config, name: str) -> tuple[list[Address], list[Address]]:
-    """Return where the servers are, and those that referrals may lead to.
+def account_password(config: Config, name: str) -> Secret | None:
+    """Return the password of the account that searches, None for anonymous.
 
     Raises:
-        ConfigError: a file of certificates or keys can't be used.
+        ConfigError: its file can't be read, is empty, or can be read by everybody.
     """
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file)
-        if config.client_certificate is not None:
-            context.load_cert_chain(config.client_certificate, config.client_key, _no_passphrase)
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise ConfigError([f"backend.{name}: ca_file, client_certificate, client_key: {error}"]) from error
-
-    def address(url: str) -> Address:
-        scheme, host, port = _split(url)
-        encrypted = scheme == "ldaps" or config.start_tls
-        return Address(url, host, port, context if encrypted else None, scheme == "ldap" and config.start_tls)
-
-    return [address(url) for url in config.servers], [address(url) for url in config.referrals]
+    file = config.bind_password_file
+    return None if file is None else read_secret(file, f"backend.{name}.bind_password_file")
 
 
-def account(config: Config, name: str) -> tuple[str, Secret] | None:
-    """Return the account that searches, None for anonymous.
-
-    Raises:
-        ConfigError: the file of its password can't be read, is empty, or can be read by everybody.
-    """
-    if config.bind_dn is None or config.bind_password_file is None:
-        return None
-    return config.bind_dn, read_secret(config.bind_password_file, f"backend.{name}.bind_password_file")
-
-
-def _split(url: str) -> tuple[str, str, int]:
+def split_url(url: str) -> tuple[str, str, int]:
     """Return scheme, host and port of an LDAP URL that names a server and nothing else."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname or parts.username is not None:
@@ -166,7 +141,3 @@ def _problems(key: str, make: Callable[[], Template]) -> list[str]:
     except ValueError as error:
         return [f"{key}: {error}"]
     return []
-
-
-def _no_passphrase() -> str:
-    raise ValueError("a key with a passphrase can't be used")

@@ -1,4 +1,4 @@
-"""The one form in which a password is sent to a directory, and the ways to set one.
+"""The one form in which a password is sent to a directory, whether to bind or to set one.
 
 Each bind with a wrong password counts towards the user's lock-out, so there is one, whatever forms `extauth.passwords.prepare`
 knows. It is OpaqueString (RFC 8265): composed characters, as keyboards and other programs send them, and nothing else changed.
@@ -8,7 +8,6 @@ ones), and a password with such a character, set with the directory's own tools,
 
 from extauth.model import Secret
 from extauth.passwords.prepare import LONGEST, is_blank, opaque_string
-from extauth_ldap.tree import Act
 
 
 def for_binding(text: str) -> Secret | None:
@@ -29,18 +28,3 @@ def _prepared(text: str) -> str | None:
 
 def _unless_blank(text: str, prepared: str) -> Secret | None:
     return None if is_blank(text) or is_blank(prepared) else Secret(prepared)
-
-
-def by_extension(password: Secret) -> Act:
-    """Return how a new password is set by RFC 3062."""
-    return lambda connection, dn, until: connection.set_password(dn, password, until)
-
-
-def by_unicode_pwd(password: Secret) -> Act:
-    """Return how a new password is set in Active Directory ([MS-ADTS] 3.1.1.3.1.5)."""
-    return by_value("unicodePwd", Secret(f'"{password.reveal()}"'), "utf-16-le")
-
-
-def by_value(attribute: str, value: Secret, encoding: str = "utf-8") -> Act:
-    """Return how a value is put in the place of those that an attribute has."""
-    return lambda connection, dn, until: connection.replace(dn, attribute, value.reveal().encode(encoding), until)

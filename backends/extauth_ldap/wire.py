@@ -13,7 +13,6 @@ from extauth.errors import BackendDown
 from extauth.model import Secret
 from extauth_ldap.answers import POLICY, Answered, Entry, Outcome, outcome
 from extauth_ldap.lookup import addresses, left
-from extauth_ldap.turns import PoliteSocket, turn
 
 _ASK_POLICY = (POLICY, False, None)  # not critical: a server that doesn't know it ignores it
 
@@ -87,7 +86,6 @@ class Connection:
             self._limit(deadline)
             if not self._ldap.start_tls(read_server_info=False):
                 raise ServerDown("StartTLS was refused")
-        self._ldap.socket = PoliteSocket(self._ldap.socket)
 
     def bind(self, name: str, password: Secret, deadline: float) -> Outcome:
         """Bind with a name and a password, which must not be empty: that would be a success that proves nothing.
@@ -97,7 +95,7 @@ class Connection:
         octets = password.reveal().encode()
         if not octets or not name:
             raise ValueError("an empty name or password is never bound with")
-        with self._border(), turn:
+        with self._border():
             self._limit(deadline)
             try:
                 self._ldap.rebind(user=name, password=octets, read_server_info=False, controls=[_ASK_POLICY])
@@ -107,7 +105,7 @@ class Connection:
 
     def search(self, base: str, filter_: str, attributes: Sequence[str], one: bool, deadline: float) -> Answered:  # noqa: FBT001
         """Ask for the entries below `base`, or with `one` for that entry alone."""
-        with self._border(), turn:
+        with self._border():
             self._limit(deadline)
             self._ldap.search(base, filter_, ldap3.BASE if one else ldap3.SUBTREE, attributes=attributes or ["1.1"])
             result = self._outcome()
@@ -119,7 +117,7 @@ class Connection:
 
     def set_password(self, dn: str, password: Secret, deadline: float) -> Outcome:
         """Give an entry a new password by the Password Modify operation (RFC 3062): the directory stores it in its own way."""
-        with self._border(), turn:
+        with self._border():
             self._limit(deadline)
             try:
                 self._ldap.extend.standard.modify_password(dn, None, password.reveal().encode(), controls=[_ASK_POLICY])
@@ -129,7 +127,7 @@ class Connection:
 
     def replace(self, dn: str, attribute: str, value: bytes, deadline: float) -> Outcome:
         """Put one value in the place of all that an attribute has."""
-        with self._border(), turn:
+        with self._border():
             self._limit(deadline)
             try:
                 self._ldap.modify(dn, {attribute: [(ldap3.MODIFY_REPLACE, [value])]}, controls=[_ASK_POLICY])
