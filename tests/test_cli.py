@@ -489,7 +489,8 @@ def test_the_last_decisions_are_shown(daemon: Daemon) -> None:
 
 
 def test_decisions_can_be_followed(daemon: Daemon) -> None:
-    command = [EXTAUTH, "audit", "tail", "--follow", "-n", "0", "-c", str(daemon.config)]
+    command = ["env", "--default-signal=INT"]  # it is ignored where the tests run in the background
+    command += [EXTAUTH, "audit", "tail", "--follow", "-n", "0", "-c", str(daemon.config)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follower:
         said = follower.stdout
         assert said

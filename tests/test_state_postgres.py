@@ -52,11 +52,12 @@ class Changes:
     def __init__(self, daemon: Daemon, users: list[str]) -> None:
         self._daemon = daemon
         self.acknowledged = 0
+        self.given_up = False
         self.possible: dict[str, list[str]] = {user: ["fake first one"] for user in users}
 
     def run(self, count: int) -> None:
         number = 0
-        while self.acknowledged < count:
+        while self.acknowledged < count and not self.given_up:
             number += 1
             user = random.choice(list(self.possible))
             password = f"fake {user} {number}"
@@ -89,14 +90,18 @@ def change_while_killing(daemon: Daemon, server: Postgres, count: int, lull: flo
         for thread in threads:
             thread.start()
         kills = 0
-        while any(thread.is_alive() for thread in threads) or kills < 2:
-            time.sleep(random.uniform(0.1, lull))
-            victim = (daemon, server)[kills % 2]
-            victim.kill()
-            victim.start()
-            kills += 1
-        for thread in threads:
-            thread.join()
+        try:
+            while any(thread.is_alive() for thread in threads) or kills < 2:
+                time.sleep(random.uniform(0.1, lull))
+                victim = (daemon, server)[kills % 2]
+                victim.kill()
+                victim.start()
+                kills += 1
+        finally:
+            for worker in workers:
+                worker.given_up = True
+            for thread in threads:
+                thread.join()
         for worker in workers:
             for user, passwords in worker.possible.items():
                 replies = [login(daemon, user, password) for password in passwords]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.certificates import Certificates
-from tests.servers.process import Server, free_port
+from tests.servers.process import Server, free_port, poll
 
 ACCOUNT = "postgres"  # of the Debian package: PostgreSQL does not run as root
 USER, PASSWORD = "extauth", "fake database password"
@@ -103,15 +103,21 @@ class Postgres(Server):
 
     def signal(self, number: int) -> None:
         """Send a signal to all of its processes."""
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False)
-        for pid in [self.pid, *map(int, children.stdout.split())]:
+        for pid in [self.pid, *self._children()]:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """End all of its processes by SIGKILL."""
+        """End all of its processes by SIGKILL, and wait until they are gone: while one lives no other server may start."""
+        os.kill(self.pid, signal.SIGSTOP)  # it starts no more of them
+        children = self._children()
         self.signal(signal.SIGKILL)
         super().kill()
+        poll(lambda: not any(map(_lives, children)), "its processes are gone")
+
+    def _children(self) -> list[int]:
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in listed.stdout.split()]
 
     def kill_connections(self) -> None:
         """End the connections of USER."""
@@ -141,3 +147,10 @@ class Postgres(Server):
         if os.geteuid() == 0:
             account = pwd.getpwnam(ACCOUNT)
             os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
