@@ -23,9 +23,10 @@ COMPARED = scram.Hash.SHA_256  # of the four, what a plain password is compared 
 MAX_CANDIDATES = 16  # each costs every SCRAM login of the user some microseconds
 
 _FIND = (
-    "SELECT u.iterations, s.salt, k.credential, k.stored_key, k.server_key, k.added, k.expires FROM scram_user u "
+    "SELECT u.iterations, s.salt, k.credential, k.stored_key, k.server_key, k.added, k.expires, a.disabled FROM scram_user u "
     "JOIN scram_salt s ON s.domain = u.domain AND s.name = u.name AND s.hash = $3 "
     "JOIN scram_key k ON k.domain = u.domain AND k.name = u.name AND k.hash = $3 "
+    "LEFT JOIN account a ON a.domain = u.domain AND a.name = u.name "
     "WHERE u.domain = $1 AND u.name = $2"
 )
 _GROUND = (
@@ -148,8 +149,20 @@ class Keyring:
         Raises:
             BackendDown: the store can't tell.
         """
-        rows = self._store.read(_FIND, identity.domain, identity.user, family)
-        return then(rows, lambda rows: _ring(tuple(row for row in rows if _lasts(row, self._now()))))
+        return then(self._store.read(_FIND, identity.domain, identity.user, family), self._ring)
+
+    def find_of_account(self, identity: Identity, family: str) -> Soon[tuple[Ring, bool] | None]:
+        """Return the same, and whether the user's account is disabled; None also if there is no account.
+
+        Raises:
+            BackendDown: the store can't tell.
+        """
+
+        def found(rows: list[Row]) -> tuple[Ring, bool] | None:
+            ring = self._ring(rows)
+            return None if ring is None or rows[0][7] is None else (ring, bool(rows[0][7]))
+
+        return then(self._store.read(_FIND, identity.domain, identity.user, family), found)
 
     def common(self) -> Soon[frozenset[str]]:
         """Return the hashes ("SHA-256" ...) that the passwords of all users have keys for.
@@ -270,6 +283,10 @@ class Keyring:
     def dropping_issued(self, identity: Identity) -> Sequence[Statement]:
         """Return what ends all credentials of the user, or (without one) of the domain, but the passwords."""
         return [(_DROP_ISSUED, (identity.domain, identity.user, PASSWORD, f"{LEARNED}%"))]
+
+    def _ring(self, rows: list[Row]) -> Ring | None:
+        now = self._now()
+        return _ring(tuple([row for row in rows if _lasts(row, now)]))
 
     async def _derive(
         self, prepared: str, stamp: str, iterations: int, salts: Sequence[tuple[scram.Hash, bytes]]

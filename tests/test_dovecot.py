@@ -230,6 +230,19 @@ async def test_plaintext_needs_encryption_where_the_server_tells_of_it(tmp: Path
         assert await peer.ask(f"AUTH\t2\tPLAIN\tservice=xmpp\tsecured\tresp={GOOD}") == "OK\t2\tuser=alice"
 
 
+async def test_the_same_parameters_are_understood_anew_when_the_server_begins_to_tell_of_encryption(
+    tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dovecot, "MAX_TOLD", 1)
+    plain = f"PLAIN\tservice=xmpp\tresp={GOOD}"
+    async with peer_of(tmp) as (peer, _):
+        for number in (1, 2):
+            assert await peer.ask(f"AUTH\t{number}\t{plain}") == f"OK\t{number}\tuser=alice"
+        assert (await peer.ask(f"AUTH\t3\tPLAIN\tservice=xmpp\tdomain=other.test\tresp={GOOD}")).startswith("FAIL")
+        await peer.ask("MECHS\t4\tdomain=xmpp.test")
+        assert await peer.ask(f"AUTH\t5\t{plain}") == f"FAIL\t5\t{REFUSED}"
+
+
 async def test_every_refusal_is_written_down_once_with_where_it_came_from(tmp: Path) -> None:
     async with peer_of(tmp) as (peer, service):
         await peer.ask(f"AUTH\t1\tPLAIN\tservice=xmpp\trip=192.0.2.7\tresp={BAD}")

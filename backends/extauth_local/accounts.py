@@ -152,19 +152,14 @@ class LocalBackend:
         return _admit(identity, rows[0]) if rows[0][1] == before[1] else Reject(Reason.BAD_PASSWORD)
 
     def _find_keys(self, request: FindKeys) -> Reply:
-        identity = request.identity
-        rows = self._store.read(_STATE, identity.domain, identity.user)
-        return then(rows, lambda rows: self._keys(request, rows[0]) if rows else None)
-
-    def _keys(self, request: FindKeys, account: Row) -> Reply:
-        refusal = Reason.DISABLED if account[0] else None
-
-        def keys(ring: Ring | None) -> Keys | None:
-            if ring is None:
+        def keys(found: tuple[Ring, bool] | None) -> Keys | None:
+            if found is None:
                 return None  # an imported account may have no keys of this hash
+            ring, disabled = found
+            refusal = Reason.DISABLED if disabled else None
             return Keys(request.identity, ring.salt, ring.iterations, ring.candidates, self._name, refusal)
 
-        return then(self._keyring.find(request.identity, request.hash), keys)
+        return then(self._keyring.find_of_account(request.identity, request.hash), keys)
 
     def _check_certificate(self, request: CheckCertificate) -> Reply:
         identity = request.identity

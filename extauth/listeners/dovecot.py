@@ -36,6 +36,7 @@ from extauth.soon import Soon, then
 
 MAX_LINE = 65536  # bytes; Dovecot itself takes 16384, too few for a certificate beside a long token
 MAX_EXCHANGES = 1024  # open on one connection: Prosody never cancels those that its clients abandon
+MAX_TOLD = 16  # sets of parameters that are remembered of a connection
 MAX_AGE = 150.0  # seconds from AUTH to the last answer, as Dovecot has it
 VERSION = b"VERSION\t1\t4\n"
 CANCELLED_SINCE = 4  # minor version of a client that knows the line
@@ -64,13 +65,21 @@ class Config(SocketConfig):
             check_domain(self.domain)
 
 
+class _Told(Struct, frozen=True):
+    """What the parameters of AUTH tell."""
+
+    stream: Stream
+    wants_grant: bool
+    final_in_ok: bool  # whether the peer takes the mechanism's last data together with OK
+
+
 class _Open(Struct, frozen=True):
     """An exchange that waits for its client or for an answer."""
 
     negotiation: Negotiation
     until: float  # monotonic seconds
     began: int  # Unix time in milliseconds, if the peer wants a grant; else 0
-    final_in_ok: bool  # whether the peer takes the mechanism's last data together with OK
+    final_in_ok: bool
 
 
 class Conversation:
@@ -87,6 +96,7 @@ class Conversation:
         self._minor: int | None = None  # until the client has said it
         self._open: dict[int, _Open] = {}
         self._finals: dict[int, bytes] = {}  # OK lines that wait for the client to take the last data first
+        self._told: dict[tuple[str, ...], _Told] = {}  # by the parameters, since many servers tell the same of each client
         self.requests = self._lines.feed
         self.half = self._lines.half
 
@@ -138,24 +148,17 @@ class Conversation:
         number = parse_id(fields[0])
         if number in self._open or number in self._finals:
             raise ProtocolError("an id that is in use")
-        rest = fields[2:]
-        response = self._initial(rest)
-        parameters = parse(rest)
-        service, protocol = parameters.get("service"), parameters.get("protocol")
-        if not service and not protocol:
-            raise ProtocolError("AUTH without service=")
-        if "resp" in parameters:  # a peer that does not check the client's response could be made to forge fields
-            raise ProtocolError("resp= is not the last parameter")
+        parameters = fields[2:]
+        response = self._initial(parameters)
         try:
-            stream = self._stream(parameters)
+            told = self._understand(parameters)
         except ValueError:
-            return self._refuse(number, parameters)
-        negotiation = self._service.negotiate(fields[1].upper(), stream)
-        final_in_ok = "xmpp" in (service, protocol) or "final-resp-ok" in parameters
-        began = self._service.milliseconds() if "grant" in parameters else 0
+            return self._refuse(number, parse(parameters))
+        negotiation = self._service.negotiate(fields[1].upper(), told.stream)
+        began = self._service.milliseconds() if told.wants_grant else 0
         now = time.monotonic()
         self._forget_old(now, room=1)
-        entry = self._open[number] = _Open(negotiation, now + MAX_AGE, began, final_in_ok)
+        entry = self._open[number] = _Open(negotiation, now + MAX_AGE, began, told.final_in_ok)
         return self._turn(number, entry, negotiation.begin(response))
 
     def _cont(self, fields: list[str]) -> Soon[bytes]:
@@ -277,6 +280,30 @@ class Conversation:
         if response is None:
             raise ProtocolError("resp= is not base64")
         return response
+
+    def _understand(self, fields: list[str]) -> _Told:
+        """Return what the parameters of AUTH tell.
+
+        Raises:
+            ProtocolError: they are not as they have to be.
+            ValueError: as `_stream`.
+        """
+        default = self._config.domain or self._service.only_domain
+        key = (*fields, default, "secured" if self._tells_security else "")
+        told = self._told.get(key)
+        if told is None:
+            parameters = parse(fields)
+            service, protocol = parameters.get("service"), parameters.get("protocol")
+            if not service and not protocol:
+                raise ProtocolError("AUTH without service=")
+            if "resp" in parameters:  # a peer that does not check the client's response could be made to forge fields
+                raise ProtocolError("resp= is not the last parameter")
+            final_in_ok = "xmpp" in (service, protocol) or "final-resp-ok" in parameters
+            told = _Told(self._stream(parameters), "grant" in parameters, final_in_ok)
+            if len(self._told) >= MAX_TOLD:
+                self._told.clear()
+            self._told[key] = told
+        return told
 
     def _stream(self, parameters: dict[str, str]) -> Stream:
         """Return what is known of the client's stream.

@@ -108,7 +108,7 @@ def runner(family: Hash) -> Run:
 
 def new_nonce() -> str:
     """Return what the server adds to the client's nonce."""
-    return secrets.token_urlsafe(18)
+    return _b64(secrets.token_bytes(18))
 
 
 def decoy(options: Options, family: Hash, identity: Identity) -> Keys:
@@ -123,26 +123,20 @@ def _parse_first(data: bytes) -> _First:
     found = _FIRST(text(data))
     if found is None:
         raise Malformed("not a client-first-message")
-    if found["mandatory"]:
+    header, flag, binding, authzid, bare, mandatory, user, nonce = found.groups("")
+    if mandatory:
         raise Refused(Reason.NOT_SUPPORTED, "malformed-request", "extensions-not-supported")
-    return _First(
-        found["header"],
-        found["flag"][0],
-        found["binding"] or "",
-        _unescape(found["authzid"] or ""),
-        _unescape(found["user"]),
-        found["nonce"],
-        found["bare"],
-    )
+    return _First(header, flag[0], binding, _unescape(authzid), _unescape(user), nonce, bare)
 
 
 def _parse_final(data: bytes, nonce: str) -> _Final:
     found = _FINAL(text(data))
     if found is None:
         raise Malformed("not a client-final-message")
-    if found["nonce"] != nonce:
+    bare, header, told, proof = found.groups()
+    if told != nonce:
         raise Malformed("another nonce")
-    return _Final(_decode(found["header"]), found["bare"], _decode(found["proof"]))
+    return _Final(_decode(header), bare, _decode(proof))
 
 
 def _decode(field: str) -> bytes:
@@ -192,7 +186,7 @@ def _downgrade_hash(digest: str, stream: Stream) -> str:
 
 
 def _unescape(name: str) -> str:
-    return name.replace("=2C", ",").replace("=3D", "=")
+    return name.replace("=2C", ",").replace("=3D", "=") if "=" in name else name
 
 
 def _b64(data: bytes) -> str:
