@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Literal
 
@@ -108,7 +108,7 @@ def check(password: str = "wrong or right", identity: Identity = ALICE, origin: 
 
 
 @contextmanager
-def log_kept() -> Iterator[io.StringIO]:
+def log_kept() -> Generator[io.StringIO, None, None]:
     """Give the log of the daemon as a text, and set up logging as it was afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
