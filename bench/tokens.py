@@ -60,7 +60,7 @@ def peer(folder: Path) -> Process | None:
     source = os.environ.get("XCAUTH")
     if source is None:
         return None
-    path = folder / "xcauth.sock"
+    path = folder / "xcauth-itself.sock"
     logs = folder / "xcauth"
     command = ["systemd-socket-activate", f"--listen={path}", "--fdname=ejabberd", "/usr/bin/python3", f"{source}/xcauth.py"]
     options = ["-t", "ejabberd", "-u", "http://127.0.0.1:9/", "-s", SECRET.decode(), "-l", str(logs), "--db", f"{logs}/db"]

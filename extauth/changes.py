@@ -47,11 +47,12 @@ class Member:
 
 
 class Knowledge(NamedTuple):
-    """Whether a backend knows a name; None if it can't tell, for the reason in `problem`."""
+    """Whether a backend knows a name; None if it can't tell, for the reason in `problem`; `down`: it can't be reached."""
 
     backend: str
     knows: bool | None
     problem: str = ""
+    down: bool = False
 
 
 def is_about(found: Identity, asked: Identity) -> bool:
@@ -82,7 +83,7 @@ async def knowing(members: Sequence[Member], identity: Identity, origin: Origin)
         try:
             answer = await settle(member.backend.answer(UserExists(identity, origin)))
         except BackendDown as down:
-            found.append(Knowledge(member.name, None, str(down)))
+            found.append(Knowledge(member.name, None, str(down), down=True))
         else:
             found.append(Knowledge(member.name, isinstance(answer, Accept) and is_about(answer.identity, identity)))
     return found

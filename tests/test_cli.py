@@ -205,6 +205,24 @@ def test_online_opens_the_store_and_every_backend(tmp: Path) -> None:
         assert path.read_text() == text
 
 
+def test_online_names_what_does_not_answer(tmp: Path) -> None:
+    path = tmp / "extauth.toml"
+    unreachable = f"""\
+[backend.app]
+type = "sqlite"
+path = "{tmp}/absent.db"
+preset = "prosody"
+[domain."""
+    path.write_text(configuration(tmp).replace("[domain.", unreachable, 1).replace('["people"]', '["people", "app"]'))
+    ended = run("check", "--online", "-c", path)
+    assert ended.exit_code == os.EX_TEMPFAIL
+    assert f"backend.app can't be reached: {tmp}/absent.db: " in ended.stderr
+    assert "backend.people" not in ended.stderr
+    told = run("check", "--online", "--json", "-c", path)
+    assert told.exit_code == os.EX_TEMPFAIL
+    assert list(json.loads(told.stdout)["unreachable"]) == ["app"]
+
+
 @pytest.mark.parametrize(
     ("address", "hint"),
     [

@@ -203,7 +203,8 @@ backends = ["others"]
     }  # fmt: skip
     assert not any("is known to" in warning for warning in one["warnings"])
     down = json.loads(extauth("check", "--online", "--user", "down@xmpp.test", "--json", "-c", config).stdout)
-    assert {"jid": "down@xmpp.test", "backend": "people", "knows": None, "problem": "out to lunch"} in down["knowing"]
+    told = {"jid": "down@xmpp.test", "backend": "people", "knows": None, "problem": "out to lunch", "down": True}
+    assert told in down["knowing"]
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(("--user", "alice"), 64), (("--online", "--user", "a/b@xmpp.test"), 65)])

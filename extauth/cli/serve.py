@@ -21,6 +21,8 @@ from extauth.layers.compose import SEEN
 from extauth.model import Identity
 from extauth.settings import Settings
 
+PROBE = "extauth-check"  # a name that hardly anybody has, to see whether a backend answers
+
 
 @click.command()
 @click.option("--demo", is_flag=True, help="Serve a throwaway configuration with one account, and say how to try it.")
@@ -54,21 +56,23 @@ def _run(settings: Settings, read_again: Callable[[], Settings], started: Callab
 
 
 @click.command()
-@click.option("--online", is_flag=True, help="Also open the state store and every backend.")
+@click.option("--online", is_flag=True, help="Also open the state store and every backend, and ask each for a name.")
 @click.option("--user", metavar="NAME", help="With --online: also say which backends know NAME (user, or user@domain).")
 @options
 @click.pass_obj
 def check(choices: Choices, user: str | None, *, online: bool) -> None:
-    """Check the configuration without serving. Exits with 0 if it can be used, 78 if not."""
+    """Check the configuration without serving. Exits with 0 if all is good, 78 if it is not, 75 if a backend is away."""
     if user is not None and not online:
         raise click.UsageError("--user needs --online")
     settings = choices.settings()
     warnings = advice(settings)
     knowing: list[dict[str, Any]] = []
+    unreachable: dict[str, str] = {}
     if online:
+        set_up_logging()  # standard output is for the result
         try:
             names = _identities(settings, user) if user is not None else []
-            advised, knowing = trio.run(_open_all, settings, names)
+            advised, knowing, unreachable = trio.run(_open_all, settings, names)
             warnings += advised
         except InvalidName as error:
             fail(f"{user}: {error}", os.EX_DATAERR)
@@ -76,9 +80,11 @@ def check(choices: Choices, user: str | None, *, online: bool) -> None:
             exit_with_problems(error)
         except BackendDown as error:
             fail(str(error), os.EX_TEMPFAIL)
-    result = {"file": str(choices.path), "usable": True, "warnings": warnings, "knowing": knowing}
+    result = {"file": str(choices.path), "usable": True, "warnings": warnings, "knowing": knowing, "unreachable": unreachable}
     lines = [*map(_line, knowing), *(f"warning: {warning}" for warning in warnings), f"{choices.path}: good"]
     show(choices, result, lambda _: "\n".join(lines))
+    if unreachable:
+        fail("; ".join(f"backend.{name} can't be reached: {problem}" for name, problem in unreachable.items()), os.EX_TEMPFAIL)
 
 
 def _identities(settings: Settings, user: str) -> list[Identity]:
@@ -86,18 +92,20 @@ def _identities(settings: Settings, user: str) -> list[Identity]:
     return [parse(user)] if "@" in user else [identity(user, domain) for domain in settings.domains]
 
 
-async def _open_all(settings: Settings, names: Sequence[Identity]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return warnings, and which backends know the names."""
+async def _open_all(settings: Settings, names: Sequence[Identity]) -> tuple[list[str], list[dict[str, Any]], dict[str, str]]:
+    """Return warnings, which backends know the names, and which can't be reached and why."""
     async with open_without_listeners(settings) as service:
         warnings = service.advice()
         rows: list[dict[str, Any]] = []
+        asked = [entry for domain in settings.domains for entry in await service.knowing(Identity(PROBE, domain))]
+        unreachable = {entry.backend: entry.problem for entry in asked if entry.down}
         for name in names:
             known = await service.knowing(name)
             rows += [{"jid": str(name), **entry._asdict()} for entry in known]
             knowing = [entry.backend for entry in known if entry.knows and entry.backend != SEEN]
             if len(knowing) > 1:
                 warnings.append(f"{name} is known to {' and '.join(knowing)}: {knowing[0]} decides")
-        return warnings, rows
+        return warnings, rows, unreachable
 
 
 def _line(row: dict[str, Any]) -> str:
