@@ -11,13 +11,14 @@ TalkJS (identity verification by signature): hex(HMAC-SHA-256(secret, user id)).
 
 import binascii
 import hashlib
-import hmac
 import re
 from collections.abc import Iterable, Mapping
+from hmac import compare_digest
 from typing import Protocol
 
 from extauth import jid
 from extauth.model import Identity, Reason
+from extauth.tokens.mac import SHA256, mac
 
 _XCAUTH = re.compile(r"[A-HJ-NP-Za-km-z0-9+/$%\-OIl]{31}").fullmatch
 _SIGNATURE = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
@@ -54,8 +55,8 @@ class Xcauth:
         secret = self._secrets.get(token[_KEY_ID])
         if token[0] or secret is None:
             return None
-        mac = hmac.digest(secret, b"\0" + token[_SIGNED] + str(identity).encode(), "sha256")
-        if not hmac.compare_digest(mac[:16], token[_MAC]):
+        expected = mac(secret, b"\0" + token[_SIGNED] + str(identity).encode(), SHA256)
+        if not compare_digest(expected[:16], token[_MAC]):
             return Reason.BAD_TOKEN
         return Reason.OK if now <= int.from_bytes(token[_EXPIRY]) else Reason.EXPIRED_TOKEN
 
@@ -71,5 +72,5 @@ class TalkJs:
         if not _SIGNATURE(text):
             return None
         signature, signed = bytes.fromhex(text), jid.unescape(identity.user).encode()
-        fits = any(hmac.compare_digest(hmac.digest(secret, signed, "sha256"), signature) for secret in self._secrets)
+        fits = any(compare_digest(mac(secret, signed, SHA256), signature) for secret in self._secrets)
         return Reason.OK if fits else None
