@@ -56,10 +56,11 @@ class _Copy(NamedTuple):
 
     rows: list[Row]
     keys: tuple[Key, ...]
+    values: list[bytes]
     asked: float = -math.inf
 
 
-_NOTHING = _Copy([], ())
+_NOTHING = _Copy([], (), [])
 
 
 class Keystore:
@@ -76,25 +77,15 @@ class Keystore:
 
     def keys(self, domain: str, name: str, *, fresh: bool = False) -> Soon[tuple[Key, ...]]:
         """Return the keys of a name, the one that signs first. `fresh`: as they are this moment in the store."""
-        copy = self._copies.get((domain, name), _NOTHING)
-        if not fresh and time.monotonic() - copy.asked < LIFE:
-            return copy.keys
-        rows = self._store.read(_KEYS, domain, name)
-        if not isinstance(rows, list):
-            return self._keep(domain, name, rows)
-        if rows is not copy.rows:
-            copy = self._copies[domain, name] = _Copy(rows, self._all(name, rows))
-        return copy.keys
+        return then(self._copy(domain, name, fresh=fresh), lambda copy: copy.keys)
 
     def verify(self, domain: str, name: str, is_by: Callable[[list[bytes]], bool]) -> Soon[bool]:
         """Tell whether `is_by` holds for any of the keys; if not, also of keys that were made a moment ago."""
 
-        def again(keys: tuple[Key, ...]) -> Soon[bool]:
-            if is_by([key.value for key in keys]):
-                return True
-            return then(self.keys(domain, name, fresh=True), lambda now: now != keys and is_by([key.value for key in now]))
+        def again(copy: _Copy) -> Soon[bool]:
+            return then(self._copy(domain, name, fresh=True), lambda now: now.values != copy.values and is_by(now.values))
 
-        return then(self.keys(domain, name), again)
+        return then(self._copy(domain, name), lambda copy: is_by(copy.values) or again(copy))
 
     async def signing(self, domain: str, name: str, expires: int) -> bytes:
         """Return the key to sign what expires then; it is made if there is none."""
@@ -128,16 +119,25 @@ class Keystore:
         rows = await settle(self._store.read(_LIST, domain))
         return [_info(row) for row in rows]
 
-    async def _keep(self, domain: str, name: str, rows: Awaitable[list[Row]]) -> tuple[Key, ...]:
+    def _copy(self, domain: str, name: str, *, fresh: bool = False) -> Soon[_Copy]:
+        copy = self._copies.get((domain, name), _NOTHING)
+        if not fresh and time.monotonic() - copy.asked < LIFE:
+            return copy
+        rows = self._store.read(_KEYS, domain, name)
+        if not isinstance(rows, list):
+            return self._keep(domain, name, rows)
+        return copy if rows is copy.rows else self._note(domain, name, rows)
+
+    async def _keep(self, domain: str, name: str, rows: Awaitable[list[Row]]) -> _Copy:
         """Keep a copy of what had to be waited for."""
         asked = time.monotonic()
-        found = await rows
-        copy = self._copies[domain, name] = _Copy(found, self._all(name, found), asked)
-        return copy.keys
+        return self._note(domain, name, await rows, asked)
 
-    def _all(self, name: str, rows: list[Row]) -> tuple[Key, ...]:
+    def _note(self, domain: str, name: str, rows: list[Row], asked: float = -math.inf) -> _Copy:
         from_file = self._files.get(name)
-        return (*((from_file,) if from_file else ()), *(_key(row) for row in rows))
+        keys = (*((from_file,) if from_file else ()), *(_key(row) for row in rows))
+        copy = self._copies[domain, name] = _Copy(rows, keys, [key.value for key in keys], asked)
+        return copy
 
 
 def _key(row: Row) -> Key:

@@ -133,6 +133,7 @@ class Conversation:
             entry.negotiation.abort()
         self._open.clear()
         self._finals.clear()
+        self._told.clear()
 
     # Commands -------------------------------------------------------------------------------------------------------------
 
