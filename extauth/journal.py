@@ -24,6 +24,7 @@ from msgspec import Struct
 QUIET = 60.0  # seconds between two log lines of a kind that may come often
 RING = 1000  # decisions kept in memory for `extauth audit tail`
 SHOWN = 128  # characters of a foreign value that are shown
+GATHERED = 64  # lines that are written at once: those of more would hold up who comes next
 WRITE = 4096  # bytes that a pipe found writable takes without blocking (PIPE_BUF)
 MAX_WAITING = 1 << 20  # bytes kept while nobody reads our standard error
 
@@ -122,10 +123,12 @@ class Journal:
         return self._outlet.lost if self._outlet is not None else 0
 
     def decide(self, decision: Decision) -> None:
-        """Take note of a decision: written at the end of the `with` block, or soon where there is none."""
+        """Take note of a decision: written with some others, at the end of the `with` block, or soon where there is none."""
         if not self._gathering and not self._unwritten:
             trio.lowlevel.current_trio_token().run_sync_soon(self.flush)
         self._unwritten.append(decision)
+        if len(self._unwritten) == GATHERED:
+            self.flush()
 
     def __enter__(self) -> Self:
         """Gather what is decided within the block, to write it once."""

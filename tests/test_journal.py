@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from extauth import journal as journals
 from extauth.authority import record
-from extauth.journal import RING, Decision, Journal, Outlet, audit_line, set_up_logging, shown
+from extauth.journal import GATHERED, RING, Decision, Journal, Outlet, audit_line, set_up_logging, shown
 from extauth.metrics import Metrics, Outcome
 from extauth.model import Accept, Identity, Listing, Origin, Reason, Reject, Unavailable, Verdict
 from tests.fakes import ALICE, ORIGIN, FakeBackend, Scene, check, log_kept
@@ -181,6 +181,17 @@ async def test_what_is_gathered_is_written_when_the_block_ends(pipe: Pipe) -> No
     journal.decide(PLAIN)
     await trio.testing.wait_all_tasks_blocked()
     assert pipe.read().count(b"\n") == 1
+
+
+async def test_many_are_not_gathered(pipe: Pipe) -> None:
+    journal = Journal(Outlet(pipe.writer))
+    with journal:
+        for _ in range(GATHERED):
+            assert pipe.read() == b""
+            journal.decide(PLAIN)
+        journal.decide(BARE)
+        assert pipe.read() == f"{audit_line(PLAIN)}\n".encode() * GATHERED
+    assert pipe.read() == f"{audit_line(BARE)}\n".encode()
 
 
 async def test_lines_have_a_time_stamp_where_nobody_else_sets_one(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
