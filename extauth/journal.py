@@ -24,7 +24,7 @@ from msgspec import Struct
 QUIET = 60.0  # seconds between two log lines of a kind that may come often
 RING = 1000  # decisions kept in memory for `extauth audit tail`
 SHOWN = 128  # characters of a foreign value that are shown
-GATHERED = 64  # lines that are written at once: those of more would hold up who comes next
+GATHERED = 32  # lines that are written at once: those of more would hold up who comes next
 WRITE = 4096  # bytes that a pipe found writable takes without blocking (PIPE_BUF)
 MAX_WAITING = 1 << 20  # bytes kept while nobody reads our standard error
 
