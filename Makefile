@@ -12,6 +12,7 @@ PYTHON ?= $(shell for python in /usr/bin/python3 python3; do \
 PYTHON := $(or $(PYTHON),python3)
 BIN := .venv/bin
 COVERAGE := --cov --cov-report=term:skip-covered
+WHOLE := $(if $(filter true,$(CI)),--cov-fail-under=95)  # where nothing may be left out
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test proof check bench fuzz prepare-run prepare-test
@@ -20,7 +21,7 @@ run: prepare-run
 	$(BIN)/extauth serve --demo $(ARGS)
 
 test: prepare-test
-	$(BIN)/pytest -m "not proof" $(PARALLEL) $(COVERAGE) $(ARGS)
+	$(BIN)/pytest -m "not proof" $(PARALLEL) $(COVERAGE) $(WHOLE) $(ARGS)
 
 proof: prepare-test
 	$(BIN)/pytest -m proof -o faulthandler_timeout=0 $(ARGS)
