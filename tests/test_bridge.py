@@ -16,7 +16,7 @@ from extauth.errors import BackendDown
 
 @pytest.fixture
 async def bridge() -> AsyncIterator[Bridge]:
-    async with open_bridge("test") as opened:
+    async with open_bridge("bridged") as opened:
         yield opened
 
 
@@ -56,7 +56,7 @@ async def test_a_call_runs_in_uvloop_in_another_thread_and_returns_its_value(bri
 
     loop, *others = await bridge.call(run, 1, "two")
     assert isinstance(loop, uvloop.Loop)
-    assert others == [1, "two", "extauth-test"]
+    assert others == [1, "two", "extauth-bridged"]
     assert await bridge.call(give_loop) is loop
 
 
@@ -151,7 +151,7 @@ async def test_closing_cancels_what_still_runs_and_tells_who_waits() -> None:
             await bridge.call(call)
 
     async with trio.open_nursery() as nursery:
-        async with open_bridge("test") as bridge:
+        async with open_bridge("bridged") as bridge:
             loop = await bridge.call(give_loop)
             for call in calls:
                 nursery.start_soon(fails, bridge, call)
@@ -159,11 +159,11 @@ async def test_closing_cancels_what_still_runs_and_tells_who_waits() -> None:
                 await until(call.begun)
     assert all(call.cancelled.is_set() for call in calls)
     assert loop.is_closed()
-    assert not any(thread.name == "extauth-test" for thread in threading.enumerate())
+    assert not any(thread.name == "extauth-bridged" for thread in threading.enumerate())
 
 
 async def test_after_closing_a_call_is_refused() -> None:
-    async with open_bridge("test") as bridge:
+    async with open_bridge("bridged") as bridge:
         pass
     with pytest.raises(BackendDown, match="closed"):
         await bridge.call(give_loop)
@@ -181,7 +181,7 @@ async def test_closing_waits_for_a_task_that_puts_its_things_away() -> None:
                 self.put_away = True
 
     call = Slow()
-    async with open_bridge("test") as bridge:
+    async with open_bridge("bridged") as bridge:
         await give_up_on(call, bridge)
     assert call.put_away
 
@@ -189,11 +189,11 @@ async def test_closing_waits_for_a_task_that_puts_its_things_away() -> None:
 async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.01)
     call = Call(stubborn=True)
-    async with open_bridge("test") as bridge:
+    async with open_bridge("bridged") as bridge:
         loop = await bridge.call(give_loop)
         await give_up_on(call, bridge)
     assert not loop.is_closed()
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "extauth-test")
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "extauth-bridged")
     loop.call_soon_threadsafe(call.end.set)
     await trio.to_thread.run_sync(thread.join, 10)
     assert loop.is_closed()
