@@ -27,7 +27,7 @@ ALLOWED = {
     "jid passwords tokens": "model errors jid issuing",
     "sasl": "model errors jid passwords tokens soon",
     "secretfile threads lines throttle journal templates": "model errors",
-    "bridge": "errors",
+    "bridge tls": "errors",
     "background": "",
     "sockets": "errors jid",
     "store": "model errors bridge",
@@ -38,7 +38,7 @@ ALLOWED = {
     "keystore": "store tokens model errors soon",
     "sessions": "store tokens model issuing soon",
     "subjects": "store model soon",
-    "sql": "backend background verifier model errors jid passwords secretfile threads",
+    "sql": "backend background verifier model errors jid passwords secretfile threads tls",
     "fasttokens": "keystore store tokens model soon",
     "credentials": "keyring store tokens model soon",
     "changes": "backend issuing model errors soon",
@@ -65,7 +65,7 @@ ALLOWED = {
     "fetch": "model errors",
     "revocation": "background model",
     "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions subjects soon "
-    "threads credentials fasttokens secretfile templates verifier sql background",
+    "threads credentials fasttokens secretfile templates verifier sql background tls",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

@@ -20,7 +20,7 @@ from tests.daemons import ERROR, NO, YES, Daemon, frame, head
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.process import poll, temporary_folder
 from tests.servers.prosody import Prosody
-from tests.servers.slapd import ADMIN, ADMIN_PASSWORD, PEOPLE, Slapd
+from tests.servers.slapd import Slapd, asking
 from tests.xmppclient import Job, XmppClient
 
 pytestmark = needs.debian("slapd")
@@ -30,27 +30,18 @@ CONFIGURATION = (
     head("{folder}", ejabberd="allow_changes = true\ndeadline = 5.0", sasl=True)
     + """\
 [backend.people]
-type = "ldap"
 {common}
 [backend.keys]
-type = "ldap"
+{common}
 password_attribute = "userPassword"
 password_form = "dovecot-scram-sha-256"
 scram = ["SHA-256"]
-{common}
 [domain."xmpp.test"]
 backends = ["people"]
 [domain."keys.xmpp.test"]
 backends = ["keys"]
 """
 )
-COMMON = """\
-servers = ["{first}", "{second}"]
-ca_file = "{ca}"
-bind_dn = "{admin}"
-bind_password_file = "{secret}"
-base = "{people}"
-"""
 
 
 @dataclass
@@ -71,12 +62,7 @@ def serve(certificates: Certificates) -> Generator[Site]:
         users = {"alice": RIGHT, "sam": keys}
         first = stack.enter_context(Slapd(places[0], certificates, {**users, "early": RIGHT}))
         second = stack.enter_context(Slapd(places[1], certificates, users))
-        secret = folder / "secret"
-        secret.write_text(ADMIN_PASSWORD)
-        secret.chmod(0o600)
-        common = COMMON.format(
-            first=first.tls_url, second=second.tls_url, ca=certificates.ca, admin=ADMIN, secret=secret, people=PEOPLE
-        )
+        common = asking(folder, certificates, first, second)
         daemon = stack.enter_context(Daemon(folder, CONFIGURATION.format(folder=folder, common=common)))
         yield Site(first, second, daemon)
 

@@ -35,7 +35,7 @@ from tests.certificates import Certificates
 from tests.crowd import Crowd
 from tests.daemons import ENVIRONMENT, ERROR, NO, YES, Daemon, extauth, frame, head
 from tests.servers.process import poll
-from tests.servers.slapd import ADMIN, ADMIN_PASSWORD, PEOPLE, Slapd
+from tests.servers.slapd import ADMIN_PASSWORD, Slapd, asking
 from tests.test_ldap import context
 
 RIGHT, WRONG = "fake right", "fake wrong"
@@ -235,13 +235,7 @@ CONFIGURATION = (
     head("{folder}", ejabberd="deadline = 10.0")
     + """\
 [backend.people]
-type = "ldap"
-servers = ["{url}"]
-ca_file = "{ca}"
-bind_dn = "{admin}"
-bind_password_file = "{secret}"
-base = "{people}"
-timeout = {timeout}
+{directory}timeout = {timeout}
 server_timeout = 6.0
 queue_patience = 8.0
 [domain."xmpp.test"]
@@ -259,11 +253,7 @@ def slapd(tmp: Path, certificates: Certificates) -> Generator[Slapd]:
 
 
 def configuration(tmp: Path, slapd: Slapd, certificates: Certificates, timeout: float = 8.0) -> str:
-    secret = tmp / "secret"
-    secret.write_text(ADMIN_PASSWORD)
-    secret.chmod(0o600)
-    values = {"url": slapd.tls_url, "ca": certificates.ca, "admin": ADMIN, "secret": secret, "people": PEOPLE}
-    return CONFIGURATION.format(folder=tmp, timeout=timeout, **values)
+    return CONFIGURATION.format(folder=tmp, timeout=timeout, directory=asking(tmp, certificates, slapd))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from tests.daemons import Daemon, Served, head, serve_here
 from tests.fakes import ORIGIN
 from tests.servers.process import poll, temporary_folder
 from tests.servers.prosody import Prosody
-from tests.servers.slapd import ADMIN, ADMIN_PASSWORD, PEOPLE, POLICY, Slapd, dn_of
+from tests.servers.slapd import POLICY, Slapd, asking, dn_of
 from tests.xmppclient import Job, Outcome, XmppClient
 
 pytestmark = needs.debian("slapd")
@@ -46,13 +46,7 @@ CONFIGURATION = (
     head("{folder}", ejabberd="allow_changes = true", sasl=True)
     + """\
 [backend.people]
-type = "ldap"
-servers = ["{url}"]
-ca_file = "{ca}"
-bind_dn = "{admin}"
-bind_password_file = "{secret}"
-base = "{people}"
-learn_iterations = 4096
+{directory}learn_iterations = 4096
 {layers}
 [domain."xmpp.test"]
 backends = ["people"]
@@ -62,12 +56,7 @@ backends = ["people"]
 
 def configuration(folder: Path, slapd: Slapd, certificates: Certificates, layers: str) -> str:
     """Return a configuration with one directory, and `layers` around it."""
-    secret = folder / "secret"
-    secret.write_text(ADMIN_PASSWORD)
-    secret.chmod(0o600)
-    return CONFIGURATION.format(
-        folder=folder, url=slapd.tls_url, ca=certificates.ca, admin=ADMIN, secret=secret, people=PEOPLE, layers=layers
-    )
+    return CONFIGURATION.format(folder=folder, layers=layers, directory=asking(folder, certificates, slapd))
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """Answers questions about users from the directory. Runs in the LDAP process."""
 
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from extauth.errors import ConfigError
 from extauth.jid import is_name
 from extauth.model import NOTHING, Identity, Reason, Secret
 from extauth.templates import Template
+from extauth.tls import client_context
 from extauth_ldap import diagnosis
 from extauth_ldap.answers import Entry
 from extauth_ldap.config import Config, split_url
@@ -110,12 +109,7 @@ def _addresses(config: Config, name: str) -> tuple[list[Address], list[Address]]
     Raises:
         ConfigError: a file of certificates or keys can't be used.
     """
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file)
-        if config.client_certificate is not None:
-            context.load_cert_chain(config.client_certificate, config.client_key, _no_passphrase)
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise ConfigError([f"backend.{name}: ca_file, client_certificate, client_key: {error}"]) from error
+    context = client_context(f"backend.{name}", config.ca_file, config.client_certificate, config.client_key)
 
     def address(url: str) -> Address:
         scheme, host, port = split_url(url)
@@ -123,10 +117,6 @@ def _addresses(config: Config, name: str) -> tuple[list[Address], list[Address]]
         return Address(url, host, port, context if encrypted else None, scheme == "ldap" and config.start_tls)
 
     return [address(url) for url in config.servers], [address(url) for url in config.referrals]
-
-
-def _no_passphrase() -> str:
-    raise ValueError("a key with a passphrase can't be used")
 
 
 def _membership(config: Config, tree: Tree) -> Membership | None:

@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from extauth.errors import ConfigError
 from extauth.model import Secret
 from extauth.secretfile import read_secret
 from extauth.sql.config import SqlConfig
+from extauth.tls import client_context
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
@@ -77,14 +77,4 @@ class ServerConfig(SqlConfig):
     def _tls_context(self, name: str) -> ssl.SSLContext | None:
         if not self.encrypted:
             return None
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.client_certificate is not None:
-                context.load_cert_chain(self.client_certificate, self.client_key, _no_passphrase)
-        except (OSError, ValueError) as error:  # SSLError is an OSError
-            raise ConfigError([f"backend.{name}: ca_file, client_certificate, client_key: {error}"]) from error
-        return context
-
-
-def _no_passphrase() -> str:
-    raise ValueError("a key with a passphrase can't be used")
+        return client_context(f"backend.{name}", self.ca_file, self.client_certificate, self.client_key)

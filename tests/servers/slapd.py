@@ -125,3 +125,18 @@ def _person(name: str, password: str) -> str:
 
 def _line(attribute: str, value: str) -> str:
     return f"{attribute}:: {base64.b64encode(value.encode()).decode()}"
+
+
+def asking(folder: Path, certificates: Certificates, *servers: Slapd) -> str:
+    """Return the table of a backend `ldap`, less its heading, that asks these by ldaps. Its password is kept in `folder`."""
+    secret = folder / "secret"
+    secret.write_text(ADMIN_PASSWORD)
+    secret.chmod(0o600)
+    return f"""\
+type = "ldap"
+servers = [{", ".join(f'"{server.tls_url}"' for server in servers)}]
+ca_file = "{certificates.ca}"
+bind_dn = "{ADMIN}"
+bind_password_file = "{secret}"
+base = "{PEOPLE}"
+"""
