@@ -11,21 +11,42 @@ person must mend and `BackendDown` only for what nobody can go without: a direct
 start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from extauth.model import Answer, Identity, Request
 from extauth.soon import Soon
 from extauth.store import Store
-from extauth.threads import Threads
+from extauth.threads import Load, Threads
+
+
+class Down(NamedTuple):
+    """Why a server counts as down, and since when (Unix time in seconds)."""
+
+    problem: str
+    since: float
+
+
+class Insight(NamedTuple):
+    """What a backend knows of itself: which of its servers are down, by URL, and the load of its threads, if it has some."""
+
+    down: Mapping[str, Down] = MappingProxyType({})
+    load: Load | None = None
+
+
+def no_insight() -> Insight:
+    """Return what is known of a backend that tells nothing."""
+    return Insight()
 
 
 class Backend(Protocol):
     """Holds accounts or judges credentials.
 
     One that answers FindKeys, but not for every hash, also has `hashes: frozenset[str]`: those it has keys for ("SHA-1" ...).
+    One that has several servers or threads may have `insight() -> Insight`, for `extauth status`.
     """
 
     @property

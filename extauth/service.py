@@ -112,6 +112,11 @@ class Service:
         return self._generation.settings
 
     @property
+    def hashing(self) -> Threads:
+        """The threads of key derivation."""
+        return self._surroundings.hashing
+
+    @property
     def journal(self) -> Journal:
         """Where decisions are written."""
         return self._surroundings.journal
@@ -261,7 +266,8 @@ class Service:
             try:
                 module = plugins.backend(table.type)
                 backend = await stack.enter_async_context(module.open(table.config, context))
-                layers = surround(backend, table.layers, context, self._seen, kept)
+                seen_of_it = before.condition if before and same else None
+                layers = surround(backend, table.layers, context, self._seen, kept, seen_of_it)
                 layered[name] = await stack.enter_async_context(layers)
             except ConfigError as error:
                 wrong += error.problems

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import outcome
 import trio
@@ -18,6 +18,14 @@ import trio
 from extauth.errors import BackendDown
 
 T = TypeVar("T")
+
+
+class Load(NamedTuple):
+    """How many threads there are, how many are busy, and how many calls wait for one."""
+
+    threads: int
+    busy: int
+    waiting: int
 
 
 class _Job(Generic[T]):
@@ -72,6 +80,11 @@ class Threads:
     def __exit__(self, *exception: object) -> None:
         for _ in range(self._started):
             self._queue.put(None)
+
+    @property
+    def load(self) -> Load:
+        """How much there is to do at present."""
+        return Load(self._size, min(self._calls, self._size), max(self._calls - self._size, 0))
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run `call` in a thread and return what it returns.

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable
 
+from extauth.backend import Insight
 from extauth.model import (
     Accept,
     Answer,
@@ -38,6 +39,10 @@ class Directory:
     def handles(self) -> frozenset[type[Request]]:
         """The kinds of request that it answers."""
         return frozenset(self._answers)
+
+    def insight(self) -> Insight:
+        """Tell which servers are down, and how many threads are busy."""
+        return self._process.insight
 
     def answer(self, request: Request) -> Awaitable[Answer | None]:
         """Answer a request of one of the kinds in `handles`."""

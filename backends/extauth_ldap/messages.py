@@ -121,6 +121,9 @@ class Ready(Struct, frozen=True):
     problems: tuple[str, ...] = ()
 
 
+SERVER_DOWN, SERVER_UP = "directory_server_down", "directory_server_up"  # events of the log, and the state of a server
+
+
 class Logged(Struct, frozen=True, tag=True):
     """A line for the log."""
 

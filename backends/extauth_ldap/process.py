@@ -11,9 +11,13 @@ from itertools import count
 import structlog
 import trio
 
+from extauth.backend import Down, Insight
 from extauth.errors import BackendDown
+from extauth.threads import Load
 from extauth_ldap.messages import (
     LARGEST,
+    SERVER_DOWN,
+    SERVER_UP,
     Asked,
     Bug,
     Change,
@@ -65,8 +69,15 @@ class LdapProcess:
         self._free = trio.Semaphore(0)  # threads of the process that wait for a question
         self._numbers = count()
         self._asked: dict[int, _Waiting] = {}  # what it has not answered, also if nobody waits for that any more
+        self._down: dict[str, Down] = {}  # by URL
         self._line: socket.socket | None = None  # to the process, while it takes questions
         self._problem = "the LDAP process could not be started"  # why nobody need wait for it; "" if it is, or will be there
+
+    @property
+    def insight(self) -> Insight:
+        """Which servers are down, and how many threads are busy."""
+        load = Load(self._setup.config.threads, len(self._asked), self._free.statistics().tasks_waiting)
+        return Insight(dict(self._down), load)
 
     async def ask(self, question: Question, patience: float) -> Told:
         """Put a question, and wait for the answer. If the process ends, it is put once more; a change is not.
@@ -204,8 +215,9 @@ class LdapProcess:
             self._free.release()
 
     def _lose(self) -> None:
-        """Take no more questions. Those that the process had are lost."""
+        """Take no more questions. Those that the process had are lost, and what it knew of servers."""
         self._line = None
+        self._down.clear()
         with suppress(trio.WouldBlock):
             while True:
                 self._free.acquire_nowait()
@@ -220,6 +232,11 @@ class LdapProcess:
             MessageError: it answers what was not asked.
         """
         if isinstance(said, Logged):
+            server = said.details.get("server", "")
+            if said.event == SERVER_DOWN:
+                self._down[server] = Down(said.details.get("problem", ""), time.time())
+            elif said.event == SERVER_UP:
+                self._down.pop(server, None)
             getattr(_log, said.level)(said.event, backend=self._setup.name, **said.details)
             return
         waiting = self._asked.pop(said.number, None)

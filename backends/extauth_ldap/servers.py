@@ -12,6 +12,7 @@ import structlog
 from extauth.errors import BackendDown
 from extauth.model import Reason, Secret
 from extauth_ldap import diagnosis
+from extauth_ldap.messages import SERVER_DOWN, SERVER_UP
 from extauth_ldap.wire import Address, Connection, ServerDown
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Server:
         with self._lock:
             self._idle[purpose].append(connection)
             if self.problem:
-                _log.info("directory_server_up", server=self.url)
+                _log.info(SERVER_UP, server=self.url)
             self.problem, self._pause = "", 0.0
         return result
 
@@ -92,7 +93,7 @@ class Server:
         self.close()
         with self._lock:
             if not self.problem:
-                _log.warning("directory_server_down", server=self.url, problem=problem)
+                _log.warning(SERVER_DOWN, server=self.url, problem=problem)
             self.problem = problem
             if time.monotonic() >= self._retry_at:
                 self._postpone()

@@ -4,6 +4,7 @@ from msgspec import to_builtins
 
 from extauth.admin.command import Command, Reply, Verb, result, unavailable
 from extauth.errors import BackendDown
+from extauth.layers.compose import Layered
 from extauth.model import Origin
 from extauth.service import Service
 
@@ -29,12 +30,37 @@ async def _status(service: Service, _command: Command, _origin: Origin) -> Reply
                 for name, server in service.servers.items()
             },
             "backends": {name: table.type for name, table in settings.backends.items()},
+            "conditions": {name: _condition(entry) for name, entry in service.layered.items()},
+            "state_problem": await _state_problem(service),
+            "password_threads": service.hashing.load._asdict(),
             "remembered": {name: len(entry.remembered) for name, entry in service.layered.items()},
             "learned": await _learned(service),
             "domains": {name: list(domain.backends) for name, domain in settings.domains.items()},
             "decisions": [{**key._asdict(), "count": count} for key, count in metrics.outcomes()],
         }
     )
+
+
+async def _state_problem(service: Service) -> str:
+    """Why the state store does not answer; "": it does."""
+    try:
+        await service.store.write()
+    except BackendDown as down:
+        return str(down)
+    return ""
+
+
+def _condition(entry: Layered) -> Reply:
+    """Whether a backend answers, as far as that was seen."""
+    seen, insight = entry.condition, entry.insight()
+    return {
+        "state": seen.state,
+        "since": round(seen.since, 1),
+        "failures": seen.failures,
+        "last_failure": {"at": round(seen.failed, 1), "problem": seen.problem} if seen.failures else None,
+        "servers_down": {url: {"problem": down.problem, "since": round(down.since, 1)} for url, down in insight.down.items()},
+        "threads": insight.load._asdict() if insight.load else None,
+    }
 
 
 async def _learned(service: Service) -> list[Reply]:

@@ -65,7 +65,11 @@ def _describe(status: dict[str, Any]) -> str:
         f"listener {name}: {listener['protocol']} at {listener['address']}, {listener['connections']} connections"
         for name, listener in status["listeners"].items()
     ]
-    lines += [f"backend {name}: {type_}" for name, type_ in status["backends"].items()]
+    lines += [f"password threads: {_load(status['password_threads'])}"]
+    if status["state_problem"]:
+        lines.append(f"state DOWN: {status['state_problem']}")
+    for name, type_ in status["backends"].items():
+        lines += [f"backend {name}: {line}" for line in _condition(type_, status["conditions"][name])]
     lines += [f"backend {name}: remembers {count} logins" for name, count in status["remembered"].items() if count]
     lines += [
         f"backend {learned['backend']}: {learned['with_keys']} of {learned['active']} active users of {learned['domain']} "
@@ -75,3 +79,23 @@ def _describe(status: dict[str, Any]) -> str:
     lines += [f"domain {name}: asks {', '.join(backends)}" for name, backends in status["domains"].items()]
     lines += [f"{d['count']:>8}  {d['listener']} {d['operation']} {d['result']} {d['reason']}" for d in status["decisions"]]
     return "\n".join(lines)
+
+
+def _condition(type_: str, condition: dict[str, Any]) -> list[str]:
+    """Return what is known of a backend, in words."""
+    last, since = condition["last_failure"], utc(condition["since"])
+    if condition["state"] == "down":
+        lines = [f"{type_}, DOWN since {since} ({condition['failures']} requests not answered): {last['problem']}"]
+    elif condition["state"] == "up":
+        lines = [f"{type_}, answers since {since}"]
+        if last:
+            lines += [f"did not answer {condition['failures']} requests, the last at {utc(last['at'])}: {last['problem']}"]
+    else:
+        lines = [f"{type_}, not asked yet"]
+    servers = condition["servers_down"].items()
+    lines += [f"{url} is DOWN since {utc(server['since'])}: {server['problem']}" for url, server in servers]
+    return [*lines, f"threads: {_load(condition['threads'])}"] if condition["threads"] else lines
+
+
+def _load(load: dict[str, int]) -> str:
+    return f"{load['busy']} of {load['threads']} busy, {load['waiting']} requests wait"

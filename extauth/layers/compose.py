@@ -1,10 +1,10 @@
-"""Lays layers around backends, from the inside: names, cache, learned keys; and around members of a chain: the record."""
+"""Lays layers around backends, from the inside: watch, names, cache, learned keys; around members of a chain: the record."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal, NamedTuple
 
-from extauth.backend import Backend, Context
+from extauth.backend import Backend, Context, Insight, no_insight
 from extauth.changes import Member
 from extauth.errors import ConfigError
 from extauth.issuing import EndSessions
@@ -13,18 +13,24 @@ from extauth.layers.learning import Learning, learning
 from extauth.layers.names import Naming
 from extauth.layers.rules import Layers
 from extauth.layers.seen import Recording, Seen, SeenUsers
+from extauth.layers.watch import Condition, Watched
 from extauth.model import CheckToken, Identity, UserExists
 
 SEEN = "seen"  # how the audit line calls the record
 
 
 class Layered(NamedTuple):
-    """A backend with all that is around it, and the hashes that it has SCRAM keys for (None: all)."""
+    """A backend with all that is around it, and the hashes that it has SCRAM keys for (None: all).
+
+    `condition` is what was seen of it, `insight` gives what it knows of itself.
+    """
 
     backend: Backend
     hashes: frozenset[str] | None
     remembered: Remembered
     learning: Learning | None
+    condition: Condition
+    insight: Callable[[], Insight]
 
     def forget(self, identity: Identity) -> None:
         """Forget what the process remembers of a user; what is in the store stays."""
@@ -47,15 +53,23 @@ class Layered(NamedTuple):
 
 @asynccontextmanager
 async def surround(
-    backend: Backend, rules: Layers, context: Context, seen: Seen, remembered: Remembered | None
+    backend: Backend,
+    rules: Layers,
+    context: Context,
+    seen: Seen,
+    remembered: Remembered | None,
+    condition: Condition | None = None,
 ) -> AsyncGenerator[Layered, None]:
-    """Lay around a backend what its table asks for. `remembered` is what is to be kept from before, if anything.
+    """Lay around a backend what its table asks for. `remembered` and `condition` are what is to be kept from before, if any.
 
     Raises:
         ConfigError: a layer does not fit the backend.
     """
     hashes: frozenset[str] | None = getattr(backend, "hashes", None)
     memory = Remembered(rules.cache.entries) if remembered is None else remembered
+    condition = condition or Condition(context.now)
+    insight: Callable[[], Insight] = getattr(backend, "insight", no_insight)
+    backend = Watched(backend, condition)
     async with AsyncExitStack() as stack:
         if rules.names.used:
             backend = Naming(backend, rules.names)
@@ -66,7 +80,7 @@ async def surround(
         layer: Learning | None = None
         if rules.learn_scram != "off":
             backend = layer = await stack.enter_async_context(learning(backend, rules, context, seen))
-        yield Layered(backend, hashes if layer is None else None, memory, layer)
+        yield Layered(backend, hashes if layer is None else None, memory, layer, condition, insight)
 
 
 def with_record(members: Sequence[Member], exists: Literal["seen", "always", "never"], seen: Seen) -> list[Member]:
