@@ -1,9 +1,11 @@
 """Backend `ldap` on a real Active Directory domain controller (Samba)."""
 
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import extauth_ldap
@@ -19,6 +21,7 @@ from extauth.layers.cache import Caching, Remembered
 from extauth.layers.rules import CacheRules
 from extauth.model import (
     Accept,
+    Answer,
     CheckCertificate,
     CheckPassword,
     Decoy,
@@ -32,7 +35,8 @@ from extauth.model import (
 from tests import needs
 from tests.certificates import Certificates
 from tests.contract import ACCOUNTS, ALICE, DOMAIN, ORIGIN, BackendContract, ask, is_yes, login
-from tests.servers.process import temporary_folder
+from tests.daemons import Daemon, extauth, head
+from tests.servers.process import poll, temporary_folder
 from tests.servers.samba import ADMIN, ADMIN_PASSWORD, SUFFIX, TLS_URL, URL, USERS, Samba, dn_of
 from tests.test_ldap import PATIENT, context, login_by
 
@@ -40,6 +44,24 @@ pytestmark = [needs.debian("samba"), needs.root()]
 
 LONG_AGO = 132_000_000_000_000_000  # 2019, in 100 ns since 1601
 DISABLED = 514  # userAccountControl
+COMPUTED = "msDS-User-Account-Control-Computed"
+TICKS = 10_000_000  # in a second
+LEARNING = """\
+[backend.people]
+type = "ldap"
+servers = ["{config.servers[0]}"]
+ca_file = "{config.ca_file}"
+bind_dn = "{config.bind_dn}"
+bind_password_file = "{config.bind_password_file}"
+base = "{config.base}"
+filter = "{config.filter}"
+name_attribute = "{config.name_attribute}"
+active_directory = true
+learn_scram = "offer"
+learn_iterations = 4096
+[domain."example.com"]
+backends = ["people"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +160,19 @@ async def test_an_account_that_may_not_log_in_has_its_reason(
     samba.add_user(name, "fake right", sAMAccountName=name[:20])
     samba.change(dn_of(name), **attributes)
     assert await login(backend, name.lower(), "fake right") == Reject(reason)
-    if reason is Reason.DISABLED:  # also by a certificate
-        assert await ask(backend, CheckCertificate(Identity(name.lower(), DOMAIN), ORIGIN)) == Reject(reason)
+    assert await certified(backend, name.lower()) == Reject(reason)
+
+
+async def certified(backend: Backend, name: str) -> Answer | None:
+    """Log in by a certificate."""
+    return await ask(backend, CheckCertificate(Identity(name, DOMAIN), ORIGIN))
+
+
+@pytest.mark.parametrize("expires", [0, 0x7FFFFFFFFFFFFFFF, 200_000_000_000_000_000])  # the last is in 2234
+async def test_an_account_that_has_not_expired_logs_in(backend: Backend, samba: Samba, expires: int) -> None:
+    samba.change(dn_of("bob"), accountExpires=expires)
+    assert is_yes(await login(backend, "bob", ACCOUNTS["bob"]), "bob")
+    assert is_yes(await certified(backend, "bob"), "bob")
 
 
 async def test_a_locked_account_is_told_also_to_who_knows_the_password(backend: Backend, samba: Samba) -> None:
@@ -148,7 +181,47 @@ async def test_a_locked_account_is_told_also_to_who_knows_the_password(backend: 
     for _ in range(3):
         assert await login(backend, "locked", "fake wr\u00f6ng") == Reject(Reason.BAD_PASSWORD)
     assert samba.read(dn_of("locked"), "badPwdCount") == "3"
-    assert await login(backend, "locked", "fake right") == Reject(Reason.ACCOUNT_LOCKED)
+    locked = Reject(Reason.ACCOUNT_LOCKED)
+    assert await login(backend, "locked", "fake right") == await certified(backend, "locked") == locked
+    # A lock is over by the domain's rule, although the time when it began stays with the account.
+    samba.change(SUFFIX, lockOutObservationWindow=-1 * TICKS, lockoutDuration=-1 * TICKS)
+    try:
+        poll(lambda: samba.read(dn_of("locked"), COMPUTED) == "0", "the lock is over")
+        assert samba.read(dn_of("locked"), "lockoutTime") not in ("", "0")
+        assert is_yes(await certified(backend, "locked"), "locked")
+    finally:
+        samba.change(SUFFIX, lockOutObservationWindow=-1800 * TICKS, lockoutDuration=-1800 * TICKS)
+
+
+def test_keys_that_were_learned_do_not_outlive_the_account(config: Config, samba: Samba, tmp: Path) -> None:
+    samba.add_user("leaver", "fake right")
+    text = head(tmp, sasl=True) + LEARNING.format(config=config)
+    with Daemon(tmp, text) as daemon:
+
+        def reason(mechanism: str, password: str = "fake right") -> str:
+            arguments = (
+                "login",
+                "leaver@example.com",
+                "--json",
+                "--mechanism",
+                mechanism,
+                "--password-stdin",
+                "-c",
+                daemon.config,
+            )
+            return str(json.loads(extauth(*arguments, stdin=password).stdout)["reason"])
+
+        assert reason("PLAIN") == "ok"
+        poll(lambda: reason("SCRAM-SHA-512") == "ok", "the keys are learned")
+        assert reason("SCRAM-SHA-512", "fake wrong") == "bad-password"
+        for attributes, why in (
+            ({"accountExpires": LONG_AGO}, "account-expired"),
+            ({"accountExpires": 0, "userAccountControl": DISABLED}, "account-disabled"),
+            ({"userAccountControl": 512}, "ok"),
+        ):
+            samba.change(dn_of("leaver"), **attributes)
+            assert reason("SCRAM-SHA-512") == why
+            assert reason("SCRAM-SHA-512", "fake wrong") == "bad-password"
 
 
 async def test_a_password_is_tried_once(backend: Backend, samba: Samba) -> None:

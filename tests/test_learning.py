@@ -1,5 +1,6 @@
 """SCRAM keys made of passwords that a backend has accepted: who gets them, and when they end."""
 
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from extauth.backend import Backend, Context
 from extauth.errors import BackendDown, ConfigError
@@ -19,6 +21,7 @@ from extauth.layers.seen import Seen
 from extauth.model import (
     Accept,
     Answer,
+    CheckCertificate,
     CheckPassword,
     CheckToken,
     FindKeys,
@@ -611,3 +614,71 @@ async def test_what_goes_wrong_around_it_comes_out_as_it_is(place: Site) -> None
 def test_rules_out_of_bounds_are_refused(rules: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(rules))):
         Layers(**rules)
+
+
+# Whether the user may still log in --------------------------------------------------------------------------------------------
+
+
+class Asked(Directory):
+    """A directory that tells who may still log in: `still` is what it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.still: Answer | Exception | None = Accept(ALICE, {"role": "staff"})
+        self.replies[CheckCertificate] = lambda _: self.still
+        self.handles = frozenset(self.replies)
+
+
+async def taught(site: Site) -> Keys:
+    """Have alice's password learned, and return the keys."""
+    await site.login()
+    await site.learned()
+    found = await site.ask(FindKeys(ALICE, ORIGIN, "SHA-256"))
+    assert isinstance(found, Keys)
+    return found
+
+
+@pytest.mark.parametrize("reason", [Reason.DISABLED, Reason.ACCOUNT_EXPIRED, Reason.ACCOUNT_LOCKED, Reason.NOT_IN_GROUP])
+async def test_who_may_not_log_in_any_more_is_told_so_after_the_proof(place: Site, reason: Reason) -> None:
+    directory = Asked()
+    async with place.open(backend=directory) as site:
+        keys = await taught(site)
+        assert (keys.refusal, keys.attributes) == (None, {"role": "staff"})
+        directory.still = Reject(reason)
+        refused = await site.ask(FindKeys(ALICE, ORIGIN, "SHA-256"))
+        assert refused == replace(keys, refusal=reason, attributes={})
+        directory.still = Accept(ALICE)
+        assert await site.proves() is True
+
+
+@pytest.mark.parametrize("still", [None, Accept(BOB)])
+async def test_keys_of_who_is_gone_end_with_the_next_login_by_them(place: Site, still: Answer | None) -> None:
+    directory = Asked()
+    async with place.open(backend=directory) as site:
+        await taught(site)
+        directory.still = still
+        assert await site.ask(FindKeys(ALICE, ORIGIN, "SHA-256")) is None
+        directory.still = Accept(ALICE)
+        assert await site.proves() is None
+
+
+async def test_an_outage_of_the_directory_is_one_of_scram_unless_it_is_not_asked(place: Site) -> None:
+    directory = Asked()
+    async with place.open(backend=directory) as site:
+        await taught(site)
+        directory.still = DOWN
+        with pytest.raises(BackendDown, match=str(DOWN)):
+            await site.proves()
+    async with place.open(dataclasses.replace(OFFER, learn_recheck=False), directory) as site:
+        assert await site.proves() is True
+
+
+async def test_everybody_is_asked_about_alike(place: Site) -> None:
+    """Or the time would tell who has learned keys."""
+    directory = Asked()
+    async with place.open(backend=directory) as site:
+        await taught(site)
+        directory.asked.clear()
+        for identity in (ALICE, BOB, Identity("nobody", "example.com")):
+            await site.ask(FindKeys(identity, ORIGIN, "SHA-256"))
+        assert [type(request) for request in directory.asked] == [CheckCertificate] * 3

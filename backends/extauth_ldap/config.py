@@ -37,6 +37,7 @@ class Config:
     weak_schemes: tuple[str, ...] = ()  # of them that are good enough
     password_form: str | None = None  # in which new ones are written to it, instead of by RFC 3062
     scram: tuple[Literal["SHA-1", "SHA-256", "SHA-384", "SHA-512"], ...] = ()  # of which it holds keys of everybody
+    password_policy: str | None = None  # DN of OpenLDAP's default policy (`ppolicy_default`)
     required_group: str | None = None  # DN
     roles: tuple[str, ...] = ()  # "role:DN of a group"
     groups_by: Literal["memberOf", "search", "in-chain"] = "memberOf"
@@ -108,6 +109,8 @@ class Config:
         problems = [f"roles: {role!r}: must be role:DN" for role in self.roles if not all(role.partition(":"))]
         if (self.required_group or self.roles) and self.bind_dn_template is not None:
             problems.append("required_group, roles: need a search, so no bind_dn_template")
+        if self.password_policy is not None and self.bind_dn_template is not None:
+            problems.append("password_policy: needs a search, so no bind_dn_template")
         if self.groups_by != "memberOf" and not self.group_base:
             problems.append(f'group_base: missing, groups_by = "{self.groups_by}" needs it')
         if self.groups_by == "in-chain" and self.nested:

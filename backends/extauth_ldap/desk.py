@@ -1,8 +1,10 @@
 """Answers questions about users from the directory. Runs in the LDAP process."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from extauth.errors import BackendDown
 from extauth.jid import is_name
 from extauth.model import NOTHING, Identity, Reason, Secret
 from extauth.templates import Template
@@ -54,6 +56,7 @@ class Desk:
         self._name_attribute = config.name_attribute
         self._password_attribute = config.password_attribute or ""
         self._membership = _membership(config, self._tree)
+        self._policy = config.password_policy
         self._setter = _setter(config)
 
     def answer(self, question: Question, deadline: float) -> Told:
@@ -69,7 +72,7 @@ class Desk:
         user = self._find(question.identity, wanted, deadline)
         if not isinstance(user, Found):
             return Told(user)
-        if isinstance(question, Admit) and (refusal := diagnosis.of_entry(user.entry)):
+        if isinstance(question, Admit) and (refusal := self._refusal(user, deadline)):
             return Told(refusal)
         if isinstance(question, Change):
             return Told(diagnosis.of_change(self._tree.change(user, self._setter(question.value), deadline)))
@@ -79,7 +82,7 @@ class Desk:
                 return Told(bound)
         told = self._membership.judge(user, deadline) if self._membership else Told(Reason.OK)
         if isinstance(question, Read):
-            reason = diagnosis.of_entry(user.entry) if told.reason is Reason.OK else told.reason
+            reason = self._refusal(user, deadline) if told.reason is Reason.OK else told.reason
             return Told(reason or Reason.OK, told.attributes, user.entry.attributes.get(self._password_attribute.lower(), ()))
         return told
 
@@ -97,6 +100,19 @@ class Desk:
         if not found or not self._names(found[0].entry, identity):
             return None
         return found[0]
+
+    def _refusal(self, user: Found, deadline: float) -> Reason | None:
+        """Return why a bind would be refused whatever the password, if the directory shows that."""
+        now = time.time()
+        refusal = diagnosis.of_entry(user.entry, now)
+        lock = None if refusal else diagnosis.lock(user.entry)
+        name = (lock.policy or self._policy) if lock else None
+        if lock is None or name is None:
+            return refusal
+        policy = self._tree.search(name, "(objectClass=*)", diagnosis.LOCK_RULES, deadline, one=True, home=user.home)
+        if not policy:
+            raise BackendDown(f"the password policy {name} can't be read")
+        return Reason.ACCOUNT_LOCKED if diagnosis.locks(policy[0].entry, lock, now) else None
 
     def _names(self, entry: Entry, identity: Identity) -> bool:
         """Tell whether the directory means the same name: its own comparison may ignore accents, blanks and more."""

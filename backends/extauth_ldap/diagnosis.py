@@ -1,5 +1,10 @@
 """Why a bind or a change was refused: what the directories of this world say beside "invalid credentials", as reason codes."""
 
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
 from extauth.errors import BackendDown
 from extauth.model import Reason
 from extauth_ldap.answers import SUCCESS, Entry, Outcome
@@ -28,23 +33,79 @@ _POLICY_ERRORS = {  # draft-behera-ldap-password-policy section 6.2
 _SHORT, _QUALITY, _REUSED = 6, 5, 8
 
 # Where the entry itself says what a bind would: OpenLDAP's password policy for good, a reset, 389's lock.
+_LOCKED = "pwdAccountLockedTime"
 _MARKS = (
-    ("pwdAccountLockedTime", "000001010000Z", Reason.ACCOUNT_LOCKED),
+    (_LOCKED, "000001010000Z", Reason.ACCOUNT_LOCKED),
     ("pwdReset", "TRUE", Reason.MUST_CHANGE_PASSWORD),
     ("nsAccountLock", "TRUE", Reason.DISABLED),
 )
-_CONTROL, _DISABLED = "userAccountControl", 2  # of Active Directory: [MS-ADTS] 2.2.16
-STATE = (*(name for name, _, _ in _MARKS), _CONTROL)
-"""The attributes that `of_entry` looks at."""
+_POLICY_OF = "pwdPolicySubentry"
+_LOCKOUT = "pwdLockoutDuration"
+
+# Active Directory's: [MS-ADTS] 2.2.16 and 3.1.1.4.5.17, [MS-ADA1] accountExpires.
+_CONTROL, _COMPUTED = "userAccountControl", "msDS-User-Account-Control-Computed"
+_EXPIRES, _LAST_SET = "accountExpires", "pwdLastSet"
+_FLAG_DISABLED, _FLAG_LOCKED, _FLAG_EXPIRED = 0x2, 0x10, 0x800000
+_NEVER = (0, 0x7FFFFFFFFFFFFFFF)
+_EPOCH = 11_644_473_600  # seconds from 1601, where its times begin, to 1970
+_TICKS = 10_000_000  # of its times in a second
+
+_DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII).fullmatch
+
+STATE = (*(name for name, _, _ in _MARKS), _POLICY_OF, _CONTROL, _COMPUTED, _EXPIRES, _LAST_SET)
+"""The attributes that `of_entry` and `lock` look at."""
 
 
-def of_entry(entry: Entry) -> Reason | None:
-    """Return why a user may not log in, if the entry tells; for logins that need no bind."""
+def of_entry(entry: Entry, now: float) -> Reason | None:
+    """Return why a user may not log in, if the entry tells; for logins that need no bind. `now` is Unix time in seconds."""
     for name, sign, reason in _MARKS:
-        if sign in (value.upper() for value in entry.attributes.get(name.lower(), ())):
+        if sign in (value.upper() for value in _values(entry, name)):
             return reason
-    flags = entry.attributes.get(_CONTROL.lower(), ())
-    return Reason.DISABLED if any(flag.isdecimal() and int(flag) & _DISABLED for flag in flags) else None
+    control, computed = _number(entry, _CONTROL), _number(entry, _COMPUTED)
+    if computed & _FLAG_LOCKED:
+        return Reason.ACCOUNT_LOCKED
+    if control & _FLAG_DISABLED:
+        return Reason.DISABLED
+    expires = _number(entry, _EXPIRES)
+    if expires not in _NEVER and expires / _TICKS - _EPOCH <= now:
+        return Reason.ACCOUNT_EXPIRED
+    if computed & _FLAG_EXPIRED:
+        return Reason.MUST_CHANGE_PASSWORD if _values(entry, _LAST_SET) == ("0",) else Reason.CREDENTIALS_EXPIRED
+    return None
+
+
+class Lock(NamedTuple):
+    """A lock of OpenLDAP's password policy: since when (Unix seconds), and the name of the entry's own policy, "" for none."""
+
+    since: float
+    policy: str
+
+
+def lock(entry: Entry) -> Lock | None:
+    """Return the lock for some time that an entry has or had: it stays there until the next good bind."""
+    for value in _values(entry, _LOCKED):
+        with suppress(ValueError):
+            since = datetime.strptime(value[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC)  # GeneralizedTime, RFC 4517
+            return Lock(since.timestamp(), next(iter(_values(entry, _POLICY_OF)), ""))
+    return None
+
+
+LOCK_RULES = (_LOCKOUT,)
+"""The attributes that `locks` looks at."""
+
+
+def locks(policy: Entry, lock: Lock, now: float) -> bool:
+    """Tell whether a policy still keeps a lock. Without a duration it is kept until somebody undoes it."""
+    duration = _number(policy, _LOCKOUT)
+    return not duration or now < lock.since + duration
+
+
+def _values(entry: Entry, name: str) -> tuple[str, ...]:
+    return entry.attributes.get(name.lower(), ())
+
+
+def _number(entry: Entry, name: str) -> int:
+    return next((int(value) for value in _values(entry, name) if _DIGITS(value)), 0)
 
 
 def of_bind(outcome: Outcome) -> Reason:

@@ -20,8 +20,10 @@ from extauth.layers.memory import Memory, fingerprint
 from extauth.layers.rules import DAY, Layers
 from extauth.layers.seen import Seen
 from extauth.model import (
+    NOTHING,
     Accept,
     Answer,
+    CheckCertificate,
     CheckPassword,
     CheckToken,
     FindKeys,
@@ -75,6 +77,7 @@ class Learning:
         self._context = context
         self._credential = f"{LEARNED}{context.name}"
         self._life = rules.learn_days * DAY
+        self._rechecks = rules.learn_recheck and CheckCertificate in backend.handles
         self._keyring = Keyring(context.store, context.hashing, context.now, rules.learn_iterations)
         self._seen = seen
         self._known: Memory[float] = Memory(REMEMBERED)  # until when a password need not be looked at again
@@ -141,12 +144,28 @@ class Learning:
             await self._seen.forget(identity, [self._name])
 
     def _find(self, request: FindKeys) -> Soon[Answer | None]:
+        """Find keys, and whether their user may still log in. All are asked about alike: the time it takes tells nothing."""
+        if not self._rechecks:
+            return self._keys(request, Accept(request.identity))
+        # Whoever proves by other means who that is: here, by the learned password.
+        still = self._backend.answer(CheckCertificate(request.identity, request.origin))
+        return then(still, lambda still: self._keys(request, still))
+
+    def _keys(self, request: FindKeys, still: Answer | None) -> Soon[Answer | None]:
         identity = request.identity
+        refusal: Reason | None = None
+        attributes = NOTHING
+        if isinstance(still, Reject):
+            refusal = still.reason
+        elif isinstance(still, Accept) and still.identity == identity:
+            attributes = still.attributes
+        else:
+            return self._unknown(identity)
 
         def keys(ring: Ring | None) -> Soon[Answer | None]:
             found = ring.vouched_by(self._credential) if ring else None
             if found is not None:
-                return Keys(identity, found.salt, found.iterations, found.candidates, self._name)
+                return Keys(identity, found.salt, found.iterations, found.candidates, self._name, refusal, attributes)
             return then(self._seen.by(identity), lambda by: Reject(Reason.NO_KEYS) if self._name in by else None)
 
         return then(self._keyring.find(identity, request.hash), keys)

@@ -67,6 +67,7 @@ class Layers:
     learn_scram: Literal["off", "collect", "offer"] = "off"
     learn_days: float = 30.0  # for which learned keys are good after the backend accepted their password
     learn_iterations: int = ADVISED_ITERATIONS
+    learn_recheck: bool = True  # whether the backend is asked at each login by them if the user may still log in
 
     def __post_init__(self) -> None:
         if self.learn_days <= 0:
