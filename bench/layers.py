@@ -87,7 +87,7 @@ def _measure_plain(journal: Journal, service: Service, account: Identity) -> Non
     request = CheckPassword(account, origin, Secret("secret-00001"))
     framing = _cost(journal, partial(_all, conversation.requests, line + b"\n"))
     whole = _cost(journal, partial(conversation.answer, line))
-    exchanging = _cost(journal, lambda: service.negotiate("PLAIN", stream).begin(initial))
+    exchanging = _cost(journal, lambda: service.negotiate("PLAIN", stream, 0.0).begin(initial))
     asking = _cost(journal, partial(service.ask, request))
     layers = (framing, whole - exchanging, exchanging - asking, asking)
     print("\n| µs | line | parameters, stream, reply | exchange, mechanism | authority and all below | sum |")

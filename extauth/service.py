@@ -13,6 +13,7 @@ from extauth import plugins
 from extauth.authority import Authority, record
 from extauth.backend import Context
 from extauth.changes import Knowledge, Member, knowing
+from extauth.court import Court
 from extauth.errors import ConfigError
 from extauth.issuing import IssueTokens
 from extauth.jid import local_part
@@ -24,7 +25,6 @@ from extauth.layers.seen import Seen
 from extauth.layers.shared import Caches
 from extauth.metrics import Metrics
 from extauth.model import Anonymous, Identity, Origin, Reason, Reject, Request, Verdict
-from extauth.negotiation import Negotiation
 from extauth.passwords.scram import ADVISED_ITERATIONS
 from extauth.purge import purge
 from extauth.revocation import Revocations
@@ -98,6 +98,7 @@ class Service:
         self._generation = Generation(Settings(), {}, {}, {})
         self._seen = Seen(surroundings.store, surroundings.now)
         self.caches = Caches(surroundings.store, self._seen, lambda: self._generation.layered)
+        self._court = Court(self.ask, self.refuse, self.caches.changed_since)
         self.servers: Mapping[str, Running] = {}  # by the listener's name
         self._started = trio.current_time()
 
@@ -184,14 +185,12 @@ class Service:
         sasl = self._generation.sasl.get(stream.domain)
         return sasl.repertoire.offer(stream, sasl.options) if sasl else Offer((), ())
 
-    def negotiate(self, mechanism: str, stream: Stream) -> Negotiation:
-        """Return a SASL exchange by `mechanism` (a name in upper case), not yet begun."""
+    def negotiate(self, mechanism: str, stream: Stream, now: float) -> Exchange:
+        """Return a SASL exchange by `mechanism` (a name in upper case), to be begun now (monotonic seconds)."""
         generation = self._generation
         sasl = generation.sasl.get(stream.domain)
-        options = sasl.options if sasl else Options(decoy_key=b"")
-        offered = sasl.names if sasl else frozenset[str]()
-        exchange = Exchange(mechanism, stream, options, generation.mechanisms, offered)
-        return Negotiation(exchange, stream, self.ask, self.refuse, self.caches.changed_since, known_domain=sasl is not None)
+        options, offered = (sasl.options, sasl.names) if sasl is not None else (None, ())
+        return Exchange(mechanism, stream, options, generation.mechanisms, offered, self._court, now)
 
     @property
     def layered(self) -> Mapping[str, Layered]:

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,8 +32,9 @@ from extauth.model import (
 from extauth.passwords import scram
 from extauth.passwords.scram import Hash
 from extauth.sasl import registry
-from extauth.sasl.exchange import Challenge, Exchange, Failure, Options, Step, Stream, Success
+from extauth.sasl.exchange import TURNS, Challenge, Exchange, Failure, Options, Stream, Turn
 from extauth.sasl.mechanism import Mechanism
+from extauth.soon import Soon
 
 DOMAIN = "example.com"
 ITERATIONS = 4096
@@ -112,8 +113,27 @@ class People:
         return Keys(identity, self.salt, ITERATIONS, candidates, "", self.refusal, {"from": "keys"})
 
 
+class Bench:
+    """A court that asks `decide`, and writes down which failures it was told of."""
+
+    def __init__(self, decide: Callable[[Request], Soon[Verdict]]) -> None:
+        self.ask = decide
+        self.failures: list[Failure] = []
+
+    def ask_proven(self, proof: Proof, finding: Request, found: Keys, began: float) -> Soon[Verdict]:  # noqa: ARG002
+        """Nothing changes here meanwhile."""
+        return self.ask(proof)
+
+    def failed(self, mechanism: str, stream: Stream, failure: Failure, last: object) -> None:  # noqa: ARG002
+        """Keep it."""
+        self.failures.append(failure)
+
+
 class Client:
-    """The client's end of one exchange: what it sends is answered by a challenge or the end."""
+    """The client's end of one exchange: what it sends is answered by a challenge or the end.
+
+    `decide` answers the mechanism's requests in place of `people`.
+    """
 
     def __init__(
         self,
@@ -124,19 +144,21 @@ class Client:
         options: Options = OPTIONS,
         mechanisms: Mapping[str, Mechanism] = MECHANISMS,
         offered: tuple[str, ...] | None = None,
+        decide: Callable[[Request], Soon[Verdict]] | None = None,
     ) -> None:
         self.people = people or People()
-        self.exchange = Exchange(name, stream, options, mechanisms, offered)
+        self.court = Bench(decide or self.people)
+        self.exchange = Exchange(name, stream, options, mechanisms, offered, self.court)
 
-    def begin(self, initial: bytes | None = None) -> Challenge | Success | Failure:
+    def begin(self, initial: bytes | None = None) -> Turn:
         """Send the first message, if there is one."""
-        return self._settle(self.exchange.begin(initial))
+        return known(self.exchange.begin(initial))
 
-    def respond(self, data: bytes) -> Challenge | Success | Failure:
+    def respond(self, data: bytes) -> Turn:
         """Answer a challenge."""
-        return self._settle(self.exchange.respond(data))
+        return known(self.exchange.respond(data))
 
-    def play(self, *messages: bytes | None) -> Challenge | Success | Failure:
+    def play(self, *messages: bytes | None) -> Turn:
         """Send messages one after another, as long as the server asks for them."""
         step = self.begin(messages[0] if messages else None)
         for message in messages[1:]:
@@ -145,13 +167,14 @@ class Client:
             step = self.respond(message or b"")
         return step
 
-    def _settle(self, step: Step) -> Challenge | Success | Failure:
-        while not isinstance(step, Challenge | Success | Failure):
-            step = self.exchange.resume(self.people(step))
-        return step
+
+def known(turn: Soon[Turn]) -> Turn:
+    """Return a turn that has not to be waited for."""
+    assert isinstance(turn, TURNS), turn
+    return turn
 
 
-def is_refused(step: Step, condition: str, reason: Reason) -> bool:
+def is_refused(step: Turn, condition: str, reason: Reason) -> bool:
     """Tell whether this is a refusal of that kind, and no outage and no bug."""
     return isinstance(step, Failure) and (step.condition, step.reason, step.temporary, step.bug) == (
         condition,
@@ -161,6 +184,6 @@ def is_refused(step: Step, condition: str, reason: Reason) -> bool:
     )
 
 
-def is_malformed(step: Step) -> bool:
+def is_malformed(step: Turn) -> bool:
     """Tell whether the client's message was refused as malformed."""
     return is_refused(step, "malformed-request", Reason.MALFORMED)

@@ -28,7 +28,7 @@ max_pending = 256
 AT_ONCE = 60  # exchanges in flight
 ROUNDS = 10  # of as many, on one connection
 FIRST = "n,,n=alice,r={nonce}"
-PARTS = ("extauth.listeners", "extauth.negotiation", "extauth.sasl")
+PARTS = ("extauth.listeners", "extauth.court", "extauth.sasl")
 PLAIN = base64.b64encode(f"\0alice\0{PASSWORD}".encode()).decode()
 
 

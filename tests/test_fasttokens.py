@@ -1,6 +1,7 @@
 """FAST tokens: two slots of each device, by the HT-* mechanisms."""
 
 import hmac
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from extauth.model import (
     Tokens,
     Verdict,
 )
-from extauth.negotiation import Turn
+from extauth.sasl.exchange import Turn
 from extauth.sasl.mechanism import Failure, Stream, Success
 from extauth.soon import settle
 from extauth.tokens.grant import login_of
@@ -56,10 +57,10 @@ class Scene:
     async def login(self, token: str, identity: Identity = ALICE, mechanism: str = MECHANISM) -> Turn:
         """Run the whole exchange."""
         stream = Stream(domain=identity.domain, origin=msgspec.structs.replace(ORIGIN, mechanism=mechanism), secure=True)
-        negotiation = self.service.negotiate(mechanism, stream)
+        exchange = self.service.negotiate(mechanism, stream, time.monotonic())
         family = mechanism.removeprefix("HT-").rpartition("-")[0].replace("-", "").lower()
         proof = hmac.digest(token.encode(), b"Initiator", family)
-        return await settle(negotiation.begin(identity.user.encode() + b"\0" + proof))
+        return await settle(exchange.begin(identity.user.encode() + b"\0" + proof))
 
 
 @pytest.fixture

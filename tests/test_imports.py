@@ -47,8 +47,8 @@ ALLOWED = {
     "layers": "backend subjects changes issuing model errors soon store threads keyring jid passwords templates",
     "settings": "model errors jid layers values",
     "plugins": "model errors backend listeners values",
-    "negotiation": "authority journal model sasl soon",
-    "service": "authority changes layers issuing negotiation backend plugins settings model errors jid passwords sasl journal "
+    "court": "authority journal model sasl soon",
+    "service": "authority changes layers issuing court backend plugins settings model errors jid passwords sasl journal "
     "metrics revocation soon store threads throttle keystore tokens purge",
     "server": "service sockets",
     "dialogue": "soon",
@@ -60,7 +60,7 @@ ALLOWED = {
     "daemon": "service server plugins revocation secretfile settings sockets store supervisor threads throttle journal metrics "
     "errors soon",
     "listeners": "",
-    "listeners.*": "server service dialogue engine lines external dovecot negotiation admin sockets sessions sasl tokens jid "
+    "listeners.*": "server service dialogue engine lines external dovecot admin sockets sessions sasl tokens jid "
     "issuing settings journal metrics model errors soon",
     "fetch": "model errors",
     "revocation": "background model",

@@ -1,46 +1,98 @@
 """The exchange itself: turns, ends, clean-up, other people's mechanisms."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
+import trio
 from msgspec.structs import replace
 
 from extauth.errors import ConfigError
-from extauth.model import Accept, CheckPassword, CheckToken, Identity, Listing, Reason, Reject, Secret, Unavailable, UserExists
+from extauth.model import (
+    Accept,
+    CheckPassword,
+    CheckToken,
+    Identity,
+    Listing,
+    Reason,
+    Reject,
+    Request,
+    Secret,
+    Unavailable,
+    UserExists,
+    Verdict,
+)
 from extauth.sasl import registry
-from extauth.sasl.exchange import MAX_MESSAGE, Challenge, Condition, Exchange, Failure, Step, Success
-from extauth.sasl.mechanism import Mechanism, Session, Talk, ask, challenge, outcome
+from extauth.sasl.exchange import MAX_MESSAGE, TURNS, Challenge, Condition, Exchange, Failure, Success, Turn
+from extauth.sasl.mechanism import Mechanism, Session, Talk, outcome
+from extauth.soon import Soon, settle
 from tests.mechanisms import x_three_rounds
-from tests.sasl import DOMAIN, MECHANISMS, OPTIONS, STREAM, Client, People, is_malformed, is_refused
+from tests.sasl import DOMAIN, MECHANISMS, STREAM, Client, People, is_malformed, is_refused
 
 CUSTOM = registry.find(["tests.mechanisms.x_my_mechanism", "tests.mechanisms.x_three_rounds"])
 USER = Identity("user", DOMAIN)
 PLAIN = b"\0user\0pencil"
 
-Run = Callable[[Session, bytes | None], Talk[Success | Failure]]
+Run = Callable[[Session, bytes], Talk[Success | Failure]]
 
 
 def of(run: Run) -> Mapping[str, Mechanism]:
-    return {"X": Mechanism(name="X", run=run, needs=CheckPassword, priority=1)}
+    return {"X": Mechanism(name="X", run=run, needs=CheckPassword, priority=1, client_first=False)}
 
 
-def test_a_challenge_waits_for_a_response_and_a_request_for_a_verdict() -> None:
-    exchange = Exchange("PLAIN", STREAM, OPTIONS, MECHANISMS)
-    assert exchange.begin(None) == Challenge(b"")
-    request = exchange.respond(PLAIN)
+def always(verdict: Verdict) -> Callable[[Request], Verdict]:
+    return lambda _: verdict
+
+
+def slowly(verdict: Verdict) -> Callable[[Request], Awaitable[Verdict]]:
+    async def decide(_: Request) -> Verdict:
+        await trio.lowlevel.checkpoint()
+        return verdict
+
+    return decide
+
+
+def test_a_challenge_is_answered_by_the_client_and_a_request_by_the_court() -> None:
+    client = Client("PLAIN")
+    assert client.begin(None) == Challenge(b"")
+    assert client.people.asked == []
+    assert client.respond(PLAIN) == Success(USER, None, {"role": "member"})
+    assert client.exchange.over
+    (request,) = client.people.asked
     assert isinstance(request, CheckPassword)
     assert (request.identity, request.password.reveal()) == (USER, "pencil")
     assert (request.origin.mechanism, request.origin.client) == ("PLAIN", "192.0.2.1")
-    assert exchange.resume(Accept(USER, {"role": "admin"})) == Success(USER, None, {"role": "admin"})
-    assert exchange.over
+
+
+async def test_a_verdict_may_take_its_time() -> None:
+    client = Client("PLAIN", decide=slowly(Accept(USER)))
+    turn = client.exchange.begin(PLAIN)
+    assert not isinstance(turn, TURNS)
+    assert await turn == Success(USER)
+    client = Client("PLAIN", decide=slowly(Unavailable(Reason.BACKEND_DOWN)))
+    turn = client.exchange.begin(PLAIN)
+    assert isinstance(await settle(turn), Failure)
+    assert [failure.reason for failure in client.court.failures] == [Reason.BACKEND_DOWN]
+
+
+async def test_a_verdict_that_comes_after_the_end_changes_nothing() -> None:
+    client = Client("PLAIN", decide=slowly(Accept(USER)))
+    turn = client.exchange.begin(PLAIN)
+    client.exchange.abort()
+    assert is_refused(await settle(turn), "aborted", Reason.ABORTED)
+    assert len(client.court.failures) == 1
+
+
+async def test_a_message_while_the_court_decides_ends_the_exchange() -> None:
+    client = Client("PLAIN", decide=slowly(Accept(USER)))
+    turn = client.exchange.begin(PLAIN)
+    assert is_malformed(client.respond(PLAIN))
+    assert is_refused(await settle(turn), "aborted", Reason.ABORTED)
 
 
 def test_an_outage_is_no_refusal() -> None:
-    exchange = Exchange("PLAIN", STREAM, OPTIONS, MECHANISMS)
-    exchange.begin(PLAIN)
-    failure = exchange.resume(Unavailable(Reason.BACKEND_TIMEOUT, "ldap: slow"))
+    failure = Client("PLAIN", decide=always(Unavailable(Reason.BACKEND_TIMEOUT, "ldap: slow"))).begin(PLAIN)
     assert failure == Failure("temporary-auth-failure", Reason.BACKEND_TIMEOUT, temporary=True, text="ldap: slow")
 
 
@@ -55,9 +107,9 @@ def test_an_outage_is_no_refusal() -> None:
     ],
 )
 def test_a_refusal_has_the_condition_of_its_reason(reason: Reason, condition: Condition) -> None:
-    exchange = Exchange("PLAIN", STREAM, OPTIONS, MECHANISMS)
-    exchange.begin(PLAIN)
-    assert is_refused(exchange.resume(Reject(reason)), condition, reason)
+    client = Client("PLAIN", decide=always(Reject(reason)))
+    assert is_refused(client.begin(PLAIN), condition, reason)
+    assert [failure.reason for failure in client.court.failures] == [reason]
 
 
 def test_what_is_not_there_or_not_offered_is_an_invalid_mechanism() -> None:
@@ -81,23 +133,20 @@ def test_too_long_a_message_is_malformed() -> None:
 
 
 def test_a_message_out_of_turn_ends_the_exchange() -> None:
-    exchange = Exchange("PLAIN", STREAM, OPTIONS, MECHANISMS)
-    assert is_malformed(exchange.respond(PLAIN))
-    exchange = Exchange("PLAIN", STREAM, OPTIONS, MECHANISMS)
-    exchange.begin(PLAIN)
-    assert is_malformed(exchange.respond(PLAIN))
-    assert is_refused(exchange.resume(Accept(USER)), "aborted", Reason.ABORTED)
-    exchange = Exchange("PLAIN", STREAM, OPTIONS, MECHANISMS)
-    exchange.begin(None)
-    assert is_malformed(exchange.resume(Accept(USER)))
+    client = Client("PLAIN")
+    assert is_malformed(client.respond(PLAIN))
+    client = Client("PLAIN")
+    client.begin(None)
+    assert is_malformed(client.begin(PLAIN))
+    assert client.people.asked == []
 
 
 def test_after_the_end_nothing_happens() -> None:
     client = Client("PLAIN")
     assert isinstance(client.begin(PLAIN), Success)
-    for step in (client.exchange.begin(PLAIN), client.exchange.respond(PLAIN), client.exchange.resume(Accept(USER))):
+    for step in (client.begin(PLAIN), client.respond(PLAIN), client.exchange.refuse("incorrect-encoding")):
         assert is_refused(step, "aborted", Reason.ABORTED)
-    assert is_refused(client.exchange.refuse("incorrect-encoding"), "aborted", Reason.ABORTED)
+    assert client.court.failures == []
 
 
 def test_bad_base64_is_told_by_the_caller() -> None:
@@ -144,10 +193,10 @@ def test_a_client_that_gives_up_ends_the_exchange_once(rounds: int) -> None:
     assert is_refused(client.exchange.abort(), "aborted", Reason.ABORTED)
     assert not x_three_rounds.waiting
     assert is_refused(client.exchange.abort(), "aborted", Reason.ABORTED)
-    assert is_refused(client.exchange.respond(b"user"), "aborted", Reason.ABORTED)
+    assert is_refused(client.respond(b"user"), "aborted", Reason.ABORTED)
 
 
-ENDS: dict[str, Callable[[Exchange], Step]] = {
+ENDS: dict[str, Callable[[Exchange], Soon[Turn]]] = {
     "abort": Exchange.abort,
     "refuse": lambda exchange: exchange.refuse("incorrect-encoding"),
     "respond": lambda exchange: exchange.respond(b""),
@@ -156,17 +205,17 @@ ENDS: dict[str, Callable[[Exchange], Step]] = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_the_clean_up_runs_once_whatever_ends_it(end: Callable[[Exchange], Step]) -> None:
+def test_the_clean_up_runs_once_whatever_ends_it(end: Callable[[Exchange], Soon[Turn]]) -> None:
     ended: list[bool] = []
 
-    def run(_: Session, __: bytes | None) -> Talk[Success | Failure]:
+    def run(_: Session, __: bytes) -> Talk[Success | Failure]:
         try:
-            yield from challenge(b"")
+            yield Challenge(b"")
             return Failure("not-authorized", Reason.BAD_PASSWORD)
         finally:
             ended.append(True)
 
-    exchange = Exchange("X", STREAM, OPTIONS, of(run))
+    exchange = Client("X", mechanisms=of(run)).exchange
     exchange.begin(None)
     assert not ended
     end(exchange)
@@ -177,16 +226,14 @@ def test_the_clean_up_runs_once_whatever_ends_it(end: Callable[[Exchange], Step]
 def test_an_outage_cleans_up_too() -> None:
     ended: list[bool] = []
 
-    def run(session: Session, _: bytes | None) -> Talk[Success | Failure]:
+    def run(session: Session, _: bytes) -> Talk[Success | Failure]:
         try:
-            yield from ask(UserExists(session.nobody, session.origin))
+            yield UserExists(session.nobody, session.origin)
         finally:
             ended.append(True)
         raise AssertionError
 
-    exchange = Exchange("X", STREAM, OPTIONS, of(run))
-    exchange.begin(None)
-    exchange.resume(Unavailable(Reason.BACKEND_DOWN))
+    Client("X", mechanisms=of(run), decide=always(Unavailable(Reason.BACKEND_DOWN))).begin()
     assert ended == [True]
 
 
@@ -215,18 +262,18 @@ def is_bug(step: object, kind: type[Exception]) -> bool:
 
 
 def test_a_bug_stays_in_its_exchange() -> None:
-    def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
-        yield from challenge(b"")
+    def run(session: Session, initial: bytes) -> Talk[Success | Failure]:
+        yield Challenge(b"")
         raise ZeroDivisionError(session, initial)
 
     assert is_bug(Client("X", mechanisms=of(run)).play(None, b""), ZeroDivisionError)
 
 
 def test_a_bug_at_the_start_stays_too() -> None:
-    def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
+    def run(session: Session, initial: bytes) -> Talk[Success | Failure]:
         raise ZeroDivisionError(session, initial)
 
-    def nothing(_: Session, __: bytes | None) -> Talk[Success | Failure]:
+    def nothing(_: Session, __: bytes) -> Talk[Success | Failure]:
         return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
     assert is_bug(Client("X", mechanisms=of(run)).begin(), ZeroDivisionError)
@@ -234,17 +281,17 @@ def test_a_bug_at_the_start_stays_too() -> None:
 
 
 def test_nobody_gets_in_without_an_accept() -> None:
-    def unasked(session: Session, _: bytes | None) -> Talk[Success | Failure]:
-        yield from challenge(b"")
+    def unasked(session: Session, _: bytes) -> Talk[Success | Failure]:
+        yield Challenge(b"")
         return Success(session.account("user"))
 
-    def somebody_else(session: Session, _: bytes | None) -> Talk[Success | Failure]:
-        yield from ask(CheckPassword(session.account("user"), session.origin, Secret("pencil")))
+    def somebody_else(session: Session, _: bytes) -> Talk[Success | Failure]:
+        yield CheckPassword(session.account("user"), session.origin, Secret("pencil"))
         return Success(session.account("admin"))
 
-    def refused(session: Session, _: bytes | None) -> Talk[Success | Failure]:
-        yield from ask(CheckPassword(session.account("user"), session.origin, Secret("pencil")))
-        yield from ask(CheckPassword(session.account("user"), session.origin, Secret("wrong")))
+    def refused(session: Session, _: bytes) -> Talk[Success | Failure]:
+        yield CheckPassword(session.account("user"), session.origin, Secret("pencil"))
+        yield CheckPassword(session.account("user"), session.origin, Secret("wrong"))
         return Success(session.account("user"))
 
     for run in (unasked, somebody_else, refused):
@@ -252,19 +299,19 @@ def test_nobody_gets_in_without_an_accept() -> None:
 
 
 def test_nonsense_is_a_bug() -> None:
-    def text(_: Session, __: bytes | None) -> Talk[Success | Failure]:
+    def text(_: Session, __: bytes) -> Talk[Success | Failure]:
         yield "a text"  # type: ignore[misc]  # pyright: ignore[reportReturnType]
         raise AssertionError
 
-    def nothing(_: Session, __: bytes | None) -> Talk[Success | Failure]:
-        yield from challenge(b"")
+    def nothing(_: Session, __: bytes) -> Talk[Success | Failure]:
+        yield Challenge(b"")
         return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
-    def stubborn(_: Session, __: bytes | None) -> Talk[Success | Failure]:
+    def stubborn(_: Session, __: bytes) -> Talk[Success | Failure]:
         try:
-            yield from challenge(b"")
+            yield Challenge(b"")
         except GeneratorExit:
-            yield from challenge(b"")
+            yield Challenge(b"")
         raise AssertionError
 
     assert is_bug(Client("X", mechanisms=of(text)).begin(), TypeError)
@@ -277,9 +324,7 @@ def test_nonsense_is_a_bug() -> None:
 @pytest.mark.parametrize("name", ["SCRAM-SHA-1", "HT-SHA-256-NONE", "PLAIN"])
 def test_an_answer_of_the_wrong_kind_is_never_a_yes(name: str) -> None:
     initial = {"SCRAM-SHA-1": b"n,,n=user,r=abc", "HT-SHA-256-NONE": b"user\0x", "PLAIN": PLAIN}[name]
-    exchange = Exchange(name, STREAM, OPTIONS, MECHANISMS)
-    exchange.begin(initial)
-    assert is_bug(exchange.resume(Listing(()) if name == "PLAIN" else Accept(USER)), TypeError)
+    assert is_bug(Client(name, decide=always(Listing(()) if name == "PLAIN" else Accept(USER))).begin(initial), TypeError)
 
 
 # The registry -----------------------------------------------------------------------------------------------------------------

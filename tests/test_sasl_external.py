@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from extauth.model import CheckCertificate, Identity, Reason
 from extauth.sasl import certificate
-from extauth.sasl.exchange import Challenge, Options, Step, Success
+from extauth.sasl.exchange import Challenge, Options, Success, Turn
 from tests.sasl import DOMAIN, OPTIONS, STREAM, VECTORS, Client, People, is_malformed, is_refused
 
 USER = Identity("user", DOMAIN)
@@ -54,7 +54,7 @@ def make(alternatives: Sequence[x509.GeneralName] = NO_SAN, subject: Sequence[tu
     return builder.sign(key(), hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-def play(der: bytes, *messages: bytes | None, options: Options = OPTIONS, people: People | None = None) -> Step:
+def play(der: bytes, *messages: bytes | None, options: Options = OPTIONS, people: People | None = None) -> Turn:
     stream = replace(STREAM, certificate=der)
     return Client("EXTERNAL", people or People({"user": "", "alice": ""}), stream=stream, options=options).play(*messages)
 

@@ -9,12 +9,12 @@ from typing import Any, TypedDict, Unpack
 import pytest
 from msgspec.structs import replace
 
-from extauth.model import Candidate, FindKeys, Identity, Keys, Origin, Proof, Reason, Reject
+from extauth.model import Candidate, FindKeys, Identity, Keys, Origin, Proof, Reason, Reject, Request, Verdict
 from extauth.passwords import scram as keys
 from extauth.passwords.scram import Hash
 from extauth.sasl import scram
-from extauth.sasl.exchange import Challenge, Exchange, Failure, Options, Success
-from tests.sasl import BINDINGS, BOUND, DOMAIN, MECHANISMS, OPTIONS, STREAM, VECTORS, Client, People, is_malformed, is_refused
+from extauth.sasl.exchange import Challenge, Failure, Options, Success
+from tests.sasl import BINDINGS, BOUND, DOMAIN, OPTIONS, STREAM, VECTORS, Client, People, is_malformed, is_refused
 
 USER = Identity("user", DOMAIN)
 FIRST = "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL"
@@ -75,17 +75,22 @@ def test_the_vectors(vector: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
     server_nonce = vector["server_first"].split(",")[0].removeprefix(f"r={client_nonce}")
     monkeypatch.setattr(scram, "new_nonce", lambda: server_nonce)
     stored = Candidate("password", base64.b64decode(vector["stored_key"]), base64.b64decode(vector["server_key"]))
-    exchange = Exchange(f"SCRAM-{family.value}", STREAM, OPTIONS, MECHANISMS)
-    request = exchange.begin(vector["client_first"].encode())
+    keys = Keys(USER, base64.b64decode(vector["salt_b64"]), vector["iterations"], (stored,))
+    asked: list[Request] = []
+
+    def decide(request: Request) -> Verdict:
+        asked.append(request)
+        return keys if isinstance(request, FindKeys) else People()(request)
+
+    client = Client(f"SCRAM-{family.value}", decide=decide)
+    assert client.begin(vector["client_first"].encode()) == Challenge(vector["server_first"].encode())
+    success = client.respond(vector["client_final"].encode())
+    assert success == Success(USER, vector["server_final"].encode(), {"role": "member"})
+    request, proof = asked
     assert isinstance(request, FindKeys)
     assert (request.identity, request.hash) == (USER, family.value)
-    answer = Keys(USER, base64.b64decode(vector["salt_b64"]), vector["iterations"], (stored,))
-    assert exchange.resume(answer) == Challenge(vector["server_first"].encode())
-    proof = exchange.respond(vector["client_final"].encode())
     assert isinstance(proof, Proof)
     assert (proof.identity, proof.reason, proof.credential) == (USER, Reason.OK, "password")
-    success = exchange.resume(People()(proof))
-    assert success == Success(USER, vector["server_final"].encode(), {"role": "member"})
 
 
 def test_cached_keys_of_strophe() -> None:
@@ -297,39 +302,48 @@ def test_a_decoy_salt_stays_and_is_of_the_user_the_hash_and_the_key() -> None:
 
 def test_a_refusal_before_the_proof_is_hidden_until_after_it() -> None:
     for password in ("pencil", "wrong"):
-        exchange = Exchange("SCRAM-SHA-256", STREAM, OPTIONS, MECHANISMS)
-        exchange.begin(FIRST.encode())
-        told = exchange.resume(Reject(Reason.DISABLED))
+        asked: list[Request] = []
+
+        def decide(request: Request, asked: list[Request] = asked) -> Verdict:
+            asked.append(request)
+            return Reject(Reason.DISABLED)
+
+        client = Client("SCRAM-SHA-256", decide=decide)
+        told = client.begin(FIRST.encode())
         assert isinstance(told, Challenge)
-        step = exchange.respond(final(FIRST, told, password=password))  # no Proof: the authority has written it down
+        step = client.respond(final(FIRST, told, password=password))
         assert is_refused(step, "not-authorized", Reason.DISABLED)
+        assert not any(isinstance(request, Proof) for request in asked)  # the authority has written it down already
 
 
 def test_too_many_attempts_are_refused_at_once() -> None:
-    exchange = Exchange("SCRAM-SHA-256", STREAM, OPTIONS, MECHANISMS)
-    exchange.begin(FIRST.encode())
-    assert is_refused(exchange.resume(Reject(Reason.RATE_LIMITED)), "not-authorized", Reason.RATE_LIMITED)
+    client = Client("SCRAM-SHA-256", decide=lambda _: Reject(Reason.RATE_LIMITED))
+    assert is_refused(client.begin(FIRST.encode()), "not-authorized", Reason.RATE_LIMITED)
 
 
 @pytest.mark.parametrize("password", ["pencil", "wrong"])
 def test_the_authority_has_the_last_word(password: str) -> None:
-    exchange = Exchange("SCRAM-SHA-256", STREAM, OPTIONS, MECHANISMS)
-    request = exchange.begin(FIRST.encode())
-    assert isinstance(request, FindKeys)
-    told = exchange.resume(People()(request))
+    def decide(request: Request) -> Verdict:
+        return Reject(Reason.RATE_LIMITED) if isinstance(request, Proof) else People()(request)
+
+    client = Client("SCRAM-SHA-256", decide=decide)
+    told = client.begin(FIRST.encode())
     assert isinstance(told, Challenge)
-    assert isinstance(exchange.respond(final(FIRST, told, password=password)), Proof)
-    assert is_refused(exchange.resume(Reject(Reason.RATE_LIMITED)), "not-authorized", Reason.RATE_LIMITED)
+    step = client.respond(final(FIRST, told, password=password))
+    assert is_refused(step, "not-authorized", Reason.RATE_LIMITED)
 
 
 def test_a_user_without_keys_for_this_hash_fails() -> None:
-    exchange = Exchange("SCRAM-SHA-256", STREAM, OPTIONS, MECHANISMS)
-    exchange.begin(FIRST.encode())
-    told = exchange.resume(Keys(USER, b"s" * 16, 4096, ()))
+    people = People()
+
+    def decide(request: Request) -> Verdict:
+        return people(request) if isinstance(request, Proof) else Keys(USER, b"s" * 16, 4096, ())
+
+    client = Client("SCRAM-SHA-256", people, decide=decide)
+    told = client.begin(FIRST.encode())
     assert isinstance(told, Challenge)
-    proof = exchange.respond(final(FIRST, told))
-    assert isinstance(proof, Proof)
-    assert proof.reason is Reason.BAD_PASSWORD
+    assert is_refused(client.respond(final(FIRST, told)), "not-authorized", Reason.BAD_PASSWORD)
+    assert reasons(client) == [Reason.BAD_PASSWORD]
 
 
 def test_a_proxy() -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from extauth.model import CheckToken, FindHashedTokens, Identity, Proof, Reason, Reject
-from extauth.sasl.exchange import Challenge, Exchange, Failure, Success
+from extauth.sasl.exchange import Challenge, Failure, Success
 from extauth.sasl.ht import BINDINGS as TYPES
 from tests.sasl import BINDINGS, BOUND, DOMAIN, MECHANISMS, OPTIONS, STREAM, VECTORS, Client, People, is_malformed, is_refused
 
@@ -305,9 +305,8 @@ def test_ht_refused() -> None:
     assert is_refused(Client("HT-SHA-256-NONE", users).begin(message), "account-disabled", Reason.DISABLED)
     wrong = ht("HT-SHA-256-NONE", "other", b"")
     assert is_refused(Client("HT-SHA-256-NONE", users).begin(wrong), "not-authorized", Reason.BAD_PASSWORD)
-    exchange = Exchange("HT-SHA-256-NONE", STREAM, OPTIONS, MECHANISMS)
-    exchange.begin(message)
-    assert is_refused(exchange.resume(Reject(Reason.RATE_LIMITED)), "not-authorized", Reason.RATE_LIMITED)
+    limited = Client("HT-SHA-256-NONE", decide=lambda _: Reject(Reason.RATE_LIMITED))
+    assert is_refused(limited.begin(message), "not-authorized", Reason.RATE_LIMITED)
 
 
 def test_an_ht_proof_of_another_name_of_the_same_account() -> None:

@@ -27,8 +27,7 @@ from extauth.engine import Engine
 from extauth.errors import ProtocolError
 from extauth.lines import Lines
 from extauth.model import Identity, Origin, Reason
-from extauth.negotiation import TURNS, Negotiation, Turn
-from extauth.sasl.exchange import Challenge, Failure, Stream
+from extauth.sasl.exchange import TURNS, Challenge, Exchange, Failure, Stream, Turn
 from extauth.server import Server
 from extauth.service import Service
 from extauth.sockets import SocketConfig, check_domain
@@ -76,7 +75,7 @@ class _Told(Struct, frozen=True):
 class _Open(Struct, frozen=True):
     """An exchange that waits for its client or for an answer."""
 
-    negotiation: Negotiation
+    exchange: Exchange
     until: float  # monotonic seconds
     began: int  # Unix time in milliseconds, if the peer wants a grant; else 0
     final_in_ok: bool
@@ -110,14 +109,14 @@ class Conversation:
         """Answer one line."""
         verb, *fields = command.decode("utf-8", "replace").split("\t")
         match verb:
-            case "VERSION":
-                return self._version(fields)
-            case "CPID":
-                return b""
             case "AUTH":
                 return self._auth(fields)
             case "CONT":
                 return self._cont(fields)
+            case "VERSION":
+                return self._version(fields)
+            case "CPID":
+                return b""
             case "CANCEL":
                 return self._cancel(fields)
             case "MECHS":
@@ -130,7 +129,7 @@ class Conversation:
     def closed(self) -> None:
         """End every exchange that is open."""
         for entry in self._open.values():
-            entry.negotiation.abort()
+            entry.exchange.abort()
         self._open.clear()
         self._finals.clear()
         self._told.clear()
@@ -155,12 +154,12 @@ class Conversation:
             told = self._understand(parameters)
         except ValueError:
             return self._refuse(number, parse(parameters))
-        negotiation = self._service.negotiate(fields[1].upper(), told.stream)
-        began = self._service.milliseconds() if told.wants_grant else 0
         now = time.monotonic()
+        exchange = self._service.negotiate(fields[1].upper(), told.stream, now)
+        began = self._service.milliseconds() if told.wants_grant else 0
         self._forget_old(now, room=1)
-        entry = self._open[number] = _Open(negotiation, now + MAX_AGE, began, told.final_in_ok)
-        return self._turn(number, entry, negotiation.begin(response))
+        entry = self._open[number] = _Open(exchange, now + MAX_AGE, began, told.final_in_ok)
+        return self._turn(number, entry, exchange.begin(response))
 
     def _cont(self, fields: list[str]) -> Soon[bytes]:
         if len(fields) < 2:  # noqa: PLR2004
@@ -175,8 +174,8 @@ class Conversation:
             return f"FAIL\t{number}\treason=Authentication request timed out\n".encode()
         data = decode(fields[1])
         if data is None:
-            return self._line(number, entry, entry.negotiation.fail("incorrect-encoding"))
-        return self._turn(number, entry, entry.negotiation.respond(data))
+            return self._line(number, entry, entry.exchange.refuse("incorrect-encoding"))
+        return self._turn(number, entry, entry.exchange.respond(data))
 
     def _cancel(self, fields: list[str]) -> bytes:
         if not fields:
@@ -185,7 +184,7 @@ class Conversation:
         self._finals.pop(number, None)
         entry = self._open.pop(number, None)
         if entry is not None:
-            entry.negotiation.abort()
+            entry.exchange.abort()
         return f"CANCELLED\t{number}\n".encode() if (self._minor or 0) >= CANCELLED_SINCE else b""
 
     def _mechs(self, fields: list[str]) -> bytes:
@@ -245,7 +244,7 @@ class Conversation:
             if oldest.until > now and len(self._open) + room <= MAX_EXCHANGES:
                 break
             del self._open[number]
-            oldest.negotiation.abort()
+            oldest.exchange.abort()
         while len(self._finals) >= MAX_EXCHANGES:
             del self._finals[next(iter(self._finals))]
 

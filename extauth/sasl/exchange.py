@@ -1,21 +1,21 @@
-"""One SASL exchange: drives a mechanism and does no I/O.
+"""One SASL exchange: drives a mechanism between a client and a court, and does no I/O.
 
-    step = exchange.begin(initial)
-    Challenge    send its data to the client; step = exchange.respond(response)
-    Request      ask the authority;           step = exchange.resume(verdict)
+    turn = exchange.begin(initial)
+    Challenge    send its data to the client; turn = exchange.respond(response)
     Success      the end
     Failure      the end
 
-`abort` ends it from outside at any time. A mechanism is told of every end once, and whatever it raises stays in its exchange.
+Where the court takes its time, a turn is one to be awaited. `abort` ends it from outside at any time. A mechanism is told of
+every end once, and whatever it raises stays in its exchange.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Awaitable, Collection, Mapping
+from typing import Literal, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
 from extauth.jid import InvalidName
-from extauth.model import Accept, Identity, Reason, Request, Unavailable, Verdict
+from extauth.model import VERDICTS, Accept, Keys, Proof, Reason, Request, Unavailable, Verdict
 from extauth.sasl.mechanism import (
     Challenge,
     Condition,
@@ -28,10 +28,12 @@ from extauth.sasl.mechanism import (
     Success,
     Talk,
 )
+from extauth.soon import Soon
 
-__all__ = ["Challenge", "Condition", "Exchange", "Failure", "Options", "Step", "Stream", "Success"]
+__all__ = ["TURNS", "Challenge", "Condition", "Court", "Exchange", "Failure", "Options", "Stream", "Success", "Turn"]
 
-Step: TypeAlias = Challenge | Request | Success | Failure
+Turn: TypeAlias = Challenge | Success | Failure
+TURNS = (Challenge, Success, Failure)
 
 MAX_MESSAGE = 65536  # bytes of one message of a client
 
@@ -40,104 +42,191 @@ _REASONS: Mapping[Condition, Reason] = {"aborted": Reason.ABORTED, "temporary-au
 
 
 # What an exchange waits for. No enumeration: Python 3.11 takes 0.7 us for each look at one.
-_Awaits: TypeAlias = Literal["begin", "response", "verdict", "nothing"]
+_Awaits: TypeAlias = Literal["begin", "initial", "response", "verdict", "nothing"]
+
+
+class Court(Protocol):
+    """Decides what mechanisms ask, and hears how their exchanges fail."""
+
+    def ask(self, request: Request, /) -> Soon[Verdict]:
+        """Decide a request. Never raises."""
+        ...
+
+    def ask_proven(self, proof: Proof, finding: Request, found: Keys, began: float) -> Soon[Verdict]:
+        """Decide a proof by what was `found` by a request of an exchange that began then. Never raises."""
+        ...
+
+    def failed(self, mechanism: str, stream: Stream, failure: Failure, last: tuple[Request, Verdict] | None) -> None:
+        """Take note of a failure; `last` is what was decided last."""
+        ...
 
 
 class Exchange:
     """One client's run of the mechanism `name` (upper case).
 
-    `mechanisms` are those that exist (`registry.find`); `offered` the names that this stream was offered (None: all that it can
-    have): what is not among them fails.
+    `options` are None if the stream's domain is none of ours. `mechanisms` are those that exist (`registry.find`); `offered`
+    the names that this stream was offered (None: all that it can have): what is not among them fails. `began` is in the
+    court's time.
     """
 
-    __slots__ = ("_accepted", "_awaits", "_mechanism", "_mechanisms", "_offered", "_options", "_stream", "_talk", "name")
+    __slots__ = (
+        "_awaits", "_began", "_court", "_found", "_last", "_mechanism", "_mechanisms", "_offered",
+        "_options", "_stream", "_talk", "name",
+    )  # fmt: skip
 
     def __init__(
         self,
         name: str,
         stream: Stream,
-        options: Options,
+        options: Options | None,
         mechanisms: Mapping[str, Mechanism],
-        offered: Collection[str] | None = None,
+        offered: Collection[str] | None,
+        court: Court,
+        began: float = 0.0,
     ) -> None:
         self.name = name
         self._stream = stream
         self._options = options
         self._mechanisms = mechanisms
         self._offered = offered
+        self._court = court
+        self._began = began
         self._mechanism = mechanisms.get(name)
         self._talk: Talk[Success | Failure] | None = None
         self._awaits: _Awaits = "begin"
-        self._accepted: Identity | None = None
+        self._last: tuple[Request, Verdict] | None = None
+        self._found: tuple[Request, Keys] | None = None
 
     @property
     def over(self) -> bool:
         """Whether it has ended."""
         return self._awaits == "nothing"
 
-    def begin(self, initial: bytes | None) -> Step:
+    def begin(self, initial: bytes | None) -> Soon[Turn]:
         """Start with the client's initial response (None: it sent none; b"": it sent an empty one)."""
         if self._awaits != "begin":
             return self._misuse()
         mechanism = self._mechanism
+        if self._options is None:
+            return self.refuse("not-authorized", Reason.UNKNOWN_DOMAIN)
         if mechanism is None:
             return self.refuse("invalid-mechanism", Reason.NOT_SUPPORTED)
         if mechanism.plaintext and not self._stream.secure:
             return self.refuse("encryption-required", Reason.NOT_ENCRYPTED)
         if not mechanism.fits(self._stream) or (self._offered is not None and self.name not in self._offered):
             return self.refuse("invalid-mechanism", Reason.NOT_SUPPORTED)
-        if initial is not None and len(initial) > MAX_MESSAGE:
-            return self.refuse("malformed-request")
-        origin = replace(self._stream.origin, mechanism=self.name)
-        session = Session(self.name, self._stream, self._options, origin, self._offers_binding)
-        try:
-            self._talk = mechanism.run(session, initial)
-        except Exception as bug:
-            return self._fail(bug)
-        return self._advance(None)
+        if initial is None and mechanism.client_first:  # RFC 4422 section 5: asked for by an empty challenge
+            self._awaits = "initial"
+            return Challenge(b"")
+        return self._start(mechanism, self._options, initial or b"")
 
-    def respond(self, data: bytes) -> Step:
+    def respond(self, data: bytes) -> Soon[Turn]:
         """Go on with the client's response to a challenge. One that nobody asked for ends the exchange."""
-        if self._awaits != "response":
-            return self._misuse()
-        if len(data) > MAX_MESSAGE:
-            return self.refuse("malformed-request")
-        return self._advance(data)
-
-    def resume(self, verdict: Verdict) -> Step:
-        """Go on with the authority's verdict on a request."""
-        if self._awaits != "verdict":
-            return self._misuse()
-        if isinstance(verdict, Accept):
-            self._accepted = verdict.identity
-        elif isinstance(verdict, Unavailable):
-            ended = self.refuse("temporary-auth-failure", verdict.reason)
-            return replace(ended, temporary=True, text=verdict.detail)
-        else:
-            self._accepted = None
-        return self._advance(verdict)
+        if self._awaits == "response":
+            return self._go_on(data) if len(data) <= MAX_MESSAGE else self.refuse("malformed-request")
+        if self._awaits == "initial":
+            assert self._mechanism is not None
+            assert self._options is not None
+            return self._start(self._mechanism, self._options, data)
+        return self._misuse()
 
     def refuse(self, condition: Condition, reason: Reason | None = None) -> Failure:
         """End it from outside: say, by "incorrect-encoding" for a response that is no base64."""
-        if self.over:
-            return _OVER
-        self._awaits = "nothing"
-        talk, self._talk = self._talk, None
-        bug = None
-        if talk is not None:
-            try:
-                talk.close()
-            except Exception as error:
-                bug = error
-        return Failure(condition, reason or _REASONS.get(condition, Reason.MALFORMED), bug=bug)
+        return self._end(Failure(condition, reason or _REASONS.get(condition, Reason.MALFORMED)))
 
     def abort(self) -> Failure:
         """End it because the client gave up or has gone. The mechanism's clean-up runs once, however often this is called."""
         return self.refuse("aborted")
 
+    # Between the client and the court -------------------------------------------------------------------------------------
+
+    def _start(self, mechanism: Mechanism, options: Options, initial: bytes) -> Soon[Turn]:
+        if len(initial) > MAX_MESSAGE:
+            return self.refuse("malformed-request")
+        origin = replace(self._stream.origin, mechanism=self.name)
+        try:
+            self._talk = mechanism.run(Session(self.name, self._stream, options, origin, self._offers_binding), initial)
+        except Exception as error:
+            return self._fail(error)
+        return self._go_on(None)
+
+    def _go_on(self, value: bytes | Verdict | None) -> Soon[Turn]:
+        """Let the mechanism go on until the client or the court has to be waited for."""
+        try:
+            assert self._talk is not None
+            send = self._talk.send
+            while True:
+                step = send(value)
+                if isinstance(step, Challenge):
+                    self._awaits = "response"
+                    return step
+                if not isinstance(step, Request):  # pyright: ignore[reportUnnecessaryIsInstance]  # other people write mechanisms
+                    raise TypeError("a mechanism yielded neither a challenge nor a request")
+                if self._found is not None and isinstance(step, Proof):
+                    verdict = self._court.ask_proven(step, *self._found, self._began)
+                else:
+                    verdict = self._court.ask(step)
+                if not isinstance(verdict, VERDICTS):
+                    self._awaits = "verdict"
+                    return self._go_on_later(step, verdict)
+                if (failure := self._hear(step, verdict)) is not None:
+                    return failure
+                value = verdict
+        except StopIteration as stop:
+            return self._finish(stop.value)
+        except Exception as error:
+            return self._fail(error)
+
+    async def _go_on_later(self, request: Request, awaited: Awaitable[Verdict]) -> Turn:
+        verdict = await awaited
+        if self.over:
+            return _OVER
+        turn = self._hear(request, verdict) or self._go_on(verdict)
+        return turn if isinstance(turn, TURNS) else await turn
+
+    def _hear(self, request: Request, verdict: Verdict) -> Failure | None:
+        """Take note of a verdict. An outage ends the exchange: no mechanism has to know of it."""
+        self._last = request, verdict
+        if isinstance(verdict, Keys):
+            self._found = request, verdict
+        if isinstance(verdict, Unavailable):
+            return self._end(Failure("temporary-auth-failure", verdict.reason, temporary=True, text=verdict.detail))
+        return None
+
+    def _finish(self, word: object) -> Success | Failure:
+        """Take a mechanism's last word: a success only for an identity that the court has accepted."""
+        if isinstance(word, Failure):
+            return self._end(word)
+        accepted = self._last[1] if self._last is not None else None
+        if isinstance(word, Success) and isinstance(accepted, Accept) and word.identity == accepted.identity:
+            self._awaits = "nothing"
+            self._talk = None
+            return word
+        return self._fail(TypeError("a mechanism ended with neither a failure nor an accepted identity"))
+
+    def _fail(self, error: Exception) -> Failure:
+        if isinstance(error, Refused):
+            return self._end(error.failure)
+        if isinstance(error, InvalidName):
+            return self._end(Failure("not-authorized", Reason.BAD_NAME, text=str(error)))
+        return self._end(Failure("temporary-auth-failure", Reason.BUG, temporary=True, bug=error))
+
+    def _end(self, failure: Failure) -> Failure:
+        if self.over:
+            return _OVER
+        self._awaits = "nothing"
+        talk, self._talk = self._talk, None
+        if talk is not None:
+            try:
+                talk.close()
+            except Exception as error:
+                failure = replace(failure, bug=error)
+        self._court.failed(self.name, self._stream, failure, self._last)
+        return failure
+
     def _misuse(self) -> Failure:
         """A message out of turn: after the end it changes nothing, before it ends the exchange."""
-        return _OVER if self.over else self.refuse("malformed-request")
+        return self.refuse("malformed-request")
 
     def _offers_binding(self) -> bool:
         """Tell whether the client was offered a mechanism with channel binding: as the server says, else as we would."""
@@ -146,37 +235,3 @@ class Exchange:
             offered = self._mechanisms
         known = (self._mechanisms.get(name) for name in offered)
         return any(m is not None and m.name.endswith("-PLUS") and m.fits(self._stream) for m in known)
-
-    def _advance(self, value: bytes | Verdict | None) -> Step:
-        try:
-            assert self._talk is not None
-            step = self._talk.send(value)  # type: ignore[arg-type]  # None starts a generator
-        except StopIteration as stop:
-            return self._finish(stop.value)
-        except Exception as error:
-            return self._fail(error)
-        if isinstance(step, Request):
-            self._awaits = "verdict"
-        elif isinstance(step, Challenge):  # pyright: ignore[reportUnnecessaryIsInstance]  # other people write mechanisms
-            self._awaits = "response"
-        else:
-            ended = self.refuse("temporary-auth-failure", Reason.BUG)
-            return replace(ended, temporary=True, bug=TypeError("a mechanism yielded neither a challenge nor a request"))
-        return step
-
-    def _finish(self, step: object) -> Success | Failure:
-        """Take a mechanism's last word: a success only for an identity that the authority has accepted."""
-        if (isinstance(step, Success) and step.identity == self._accepted) or isinstance(step, Failure):
-            self._awaits = "nothing"
-            self._talk = None
-            return step
-        return self._fail(TypeError("a mechanism ended with neither a failure nor an accepted identity"))
-
-    def _fail(self, error: Exception) -> Failure:
-        self._awaits = "nothing"
-        self._talk = None
-        if isinstance(error, Refused):
-            return error.failure
-        if isinstance(error, InvalidName):
-            return Failure("not-authorized", Reason.BAD_NAME, text=str(error))
-        return Failure("temporary-auth-failure", Reason.BUG, temporary=True, bug=error)

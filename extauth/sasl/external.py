@@ -1,14 +1,14 @@
 """EXTERNAL (RFC 4422 Appendix A, XEP-0178): the client's TLS certificate, which the server has verified."""
 
 from extauth import jid
-from extauth.model import CheckCertificate, Identity, Reason
+from extauth.model import Answer, CheckCertificate, Identity, Reason
 from extauth.sasl import certificate
-from extauth.sasl.mechanism import Failure, Mechanism, Refused, Session, Success, Talk, ask, conclude, first, text
+from extauth.sasl.mechanism import Failure, Mechanism, Refused, Session, Success, Talk, conclude, text
 
 
-def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
+def run(session: Session, initial: bytes) -> Talk[Success | Failure]:
     """[authzid]. Empty: whoever the certificate names, if that is one account."""
-    authzid = text((yield from first(initial)))
+    authzid = text(initial)
     named = certificate.accounts(session.stream, session.options)
     if not named:
         raise Refused(Reason.BAD_CERTIFICATE, text="it names no account of this domain")
@@ -18,7 +18,7 @@ def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
     elif others:
         raise Refused(Reason.BAD_CERTIFICATE, "invalid-authzid", "it names several accounts and the client none")
     target = session.target(identity, authzid)
-    answer = yield from ask(CheckCertificate(identity, session.origin))
+    answer: Answer = yield CheckCertificate(identity, session.origin)
     return (yield from conclude(session, answer, target))
 
 

@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import Mapping
 
-from extauth.model import FindHashedTokens, HashedTokens, Proof, Reason, Reject
+from extauth.model import Answer, FindHashedTokens, HashedTokens, Proof, Reason, Reject
 from extauth.passwords.scram import Hash
 from extauth.sasl.mechanism import (
     Failure,
@@ -14,9 +14,7 @@ from extauth.sasl.mechanism import (
     Session,
     Success,
     Talk,
-    ask,
     conclude,
-    first,
     outcome,
     text,
 )
@@ -32,13 +30,13 @@ BINDINGS: Mapping[str, str] = {
 def runner(family: Hash, binding: str) -> Run:
     """Return what runs HT with this hash and this type of channel binding ("": none)."""
 
-    def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
+    def run(session: Session, initial: bytes) -> Talk[Success | Failure]:
         """Authcid NUL HMAC(token, "Initiator" binding); with the success HMAC(token, "Responder" binding)."""
-        name, nul, proof = (yield from first(initial)).partition(b"\0")
+        name, nul, proof = initial.partition(b"\0")
         if not nul or not name:
             raise Malformed("not a name and a hash")
         identity = session.account(text(name))
-        answer = yield from ask(FindHashedTokens(identity, session.origin, session.mechanism))
+        answer: Answer = yield FindHashedTokens(identity, session.origin, session.mechanism)
         if isinstance(answer, Reject) and answer.reason is not Reason.NO_USER:
             return outcome(answer)
         if not isinstance(answer, HashedTokens | Reject):
@@ -53,11 +51,11 @@ def runner(family: Hash, binding: str) -> Run:
         if matched is None or isinstance(answer, Reject):
             reason = answer.reason if isinstance(answer, Reject) else Reason.BAD_PASSWORD
             backend = answer.backend if isinstance(answer, HashedTokens) else ""
-            verdict = yield from ask(Proof(identity, session.origin, reason, backend))
+            verdict: Answer = yield Proof(identity, session.origin, reason, backend)
             raise Refused(verdict.reason if isinstance(verdict, Reject) else reason)
         credential, responder = matched
         reason = answer.refusal or Reason.OK
-        verdict = yield from ask(Proof(answer.identity, session.origin, reason, answer.backend, credential))
+        verdict = yield Proof(answer.identity, session.origin, reason, answer.backend, credential)
         return (yield from conclude(session, verdict, identity, responder, answer.attributes))
 
     return run

@@ -1,17 +1,19 @@
 """What a mechanism is: a generator that talks with the client and asks the authority, and reads from top to bottom.
 
-    def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
-        message = initial if initial is not None else (yield from challenge(b""))
+    def run(session: Session, initial: bytes) -> Talk[Success | Failure]:
+        response: bytes = yield Challenge(b"...")
         ...
-        return outcome((yield from ask(CheckPassword(identity, session.origin, password))))
+        answer: Answer = yield CheckPassword(identity, session.origin, password)
+        return outcome(answer)
 
-It raises `Malformed` for what breaks its grammar and `Refused` for any other no; an outage never reaches it: the `Exchange`
-closes it and fails. What it must undo if the client goes away stands in a `finally`.
+A challenge is answered by the client's response, a request by the authority's answer. It raises `Malformed` for what breaks its
+grammar and `Refused` for any other no; an outage never reaches it: the `Exchange` closes it and fails. What it must undo if the
+client goes away stands in a `finally`.
 """
 
 from collections.abc import Callable, Generator, Mapping
 from types import MappingProxyType
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -208,8 +210,10 @@ class Session(Struct, frozen=True):
 
 # What it does -----------------------------------------------------------------------------------------------------------------
 
-Talk: TypeAlias = Generator[Challenge | Request, bytes | Answer, T]
-Run: TypeAlias = Callable[[Session, bytes | None], Talk[Success | Failure]]
+# What is sent in is the client's response (bytes) to a challenge, and an `Answer` to a request.
+Talk: TypeAlias = Generator[Challenge | Request, Any, T]
+Run: TypeAlias = Callable[[Session, bytes], Talk[Success | Failure]]
+"""Takes the client's first message."""
 
 
 class Mechanism(Struct, frozen=True, kw_only=True):
@@ -218,7 +222,8 @@ class Mechanism(Struct, frozen=True, kw_only=True):
     `needs` is the request that a backend of the domain must be able to answer. Mechanisms are advertised by falling `priority`.
     `plaintext`: whoever reads the stream learns the credential, so it must be encrypted. `bindings` are the channel binding
     types of which the stream must have one. `certificate`: the stream must have a client certificate. `fast`: for the list of
-    XEP-0484 only. `hash` is the hash whose keys it needs (SCRAM).
+    XEP-0484 only. `hash` is the hash whose keys it needs (SCRAM). `client_first`: the client begins, and is asked for its first
+    message if it sent none (RFC 4422 section 5); otherwise that may be missing, and then is b"".
     """
 
     name: str
@@ -230,6 +235,7 @@ class Mechanism(Struct, frozen=True, kw_only=True):
     certificate: bool = False
     fast: bool = False
     hash: str = ""
+    client_first: bool = True
 
     def fits(self, stream: Stream) -> bool:
         """Tell whether the server has passed what the mechanism needs of this stream."""
@@ -238,27 +244,6 @@ class Mechanism(Struct, frozen=True, kw_only=True):
             and (not self.bindings or any(kind in stream.bindings for kind in self.bindings))
             and (not self.certificate or stream.certified)
         )
-
-
-def challenge(data: bytes) -> Talk[bytes]:
-    """Send `data` to the client and return its response."""
-    response = yield Challenge(data)
-    assert isinstance(response, bytes)
-    return response
-
-
-def first(initial: bytes | None) -> Talk[bytes]:
-    """Return the client's first message, asked for by an empty challenge if it sent none (RFC 4422 section 5)."""
-    if initial is None:
-        initial = yield from challenge(b"")
-    return initial
-
-
-def ask(request: Request) -> Talk[Answer]:
-    """Ask the authority."""
-    answer = yield request
-    assert not isinstance(answer, bytes)
-    return answer
 
 
 def conclude(
@@ -273,7 +258,7 @@ def conclude(
     `attributes` are what an earlier answer told of the login.
     """
     if isinstance(answer, Accept) and target.user and target != answer.identity:
-        answer, attributes = (yield from ask(UserExists(target, session.origin))), BY_PROXY
+        answer, attributes = (yield UserExists(target, session.origin)), BY_PROXY
     return outcome(answer, data, attributes)
 
 

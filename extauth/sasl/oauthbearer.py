@@ -3,8 +3,9 @@
 import json
 import re
 
-from extauth.model import CheckToken, Reason, Reject, Secret
+from extauth.model import Answer, CheckToken, Reason, Reject, Secret
 from extauth.sasl.mechanism import (
+    Challenge,
     Failure,
     Malformed,
     Mechanism,
@@ -12,9 +13,6 @@ from extauth.sasl.mechanism import (
     Session,
     Success,
     Talk,
-    ask,
-    challenge,
-    first,
     outcome,
     text,
 )
@@ -27,20 +25,20 @@ _ESCAPED = re.compile(r"(?:[^=,]|=2C|=3D)*").fullmatch
 _BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE | re.ASCII).fullmatch
 
 
-def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
+def run(session: Session, initial: bytes) -> Talk[Success | Failure]:
     """gs2-header kvpairs; after a refusal the client's next message, whatever it is, ends the exchange."""
-    authzid, values = _parse(text((yield from first(initial))))
+    authzid, values = _parse(text(initial))
     _check_place(session, values.get("host"), values.get("port"))
     found = _BEARER(values["auth"])
     if found is None:  # also the empty one, by which a client asks where tokens are to be had
         refusal = Failure("not-authorized", Reason.BAD_PASSWORD, text="no bearer token")
     else:
         identity = session.account(authzid) if authzid else session.nobody
-        answer = yield from ask(CheckToken(identity, session.origin, Secret(found[1])))
+        answer: Answer = yield CheckToken(identity, session.origin, Secret(found[1]))
         if not isinstance(answer, Reject):
             return outcome(answer)
         refusal = Failure("not-authorized", answer.reason)
-    yield from challenge(_error(session))
+    yield Challenge(_error(session))
     return refusal
 
 

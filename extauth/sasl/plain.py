@@ -1,33 +1,31 @@
 """PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login): the client sends the password."""
 
-from extauth.model import CheckPassword, Secret
+from extauth.model import Answer, CheckPassword, Secret
 from extauth.sasl.mechanism import (
+    Challenge,
     Failure,
     Malformed,
     Mechanism,
     Session,
     Success,
     Talk,
-    ask,
-    challenge,
     conclude,
-    first,
 )
 
 
-def plain(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
+def plain(session: Session, initial: bytes) -> Talk[Success | Failure]:
     """[authzid] NUL authcid NUL password."""
-    fields = _decode((yield from first(initial))).split("\0")
+    fields = _decode(initial).split("\0")
     if len(fields) != 3:  # noqa: PLR2004
         raise Malformed("not two NULs")
     authzid, authcid, password = fields
     return (yield from _check(session, authzid, authcid, password))
 
 
-def login(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
+def login(session: Session, initial: bytes) -> Talk[Success | Failure]:
     """The name, then the password, each after a challenge that nobody reads."""
-    name = initial or (yield from challenge(b"Username:"))
-    password = yield from challenge(b"Password:")
+    name: bytes = initial or (yield Challenge(b"Username:"))
+    password: bytes = yield Challenge(b"Password:")
     if b"\0" in name or b"\0" in password:
         raise Malformed("a NUL")
     return (yield from _check(session, "", _decode(name), _decode(password)))
@@ -38,7 +36,7 @@ def _check(session: Session, authzid: str, authcid: str, password: str) -> Talk[
         raise Malformed("an empty name or password")
     identity = session.account(authcid)
     target = session.target(identity, authzid)
-    answer = yield from ask(CheckPassword(identity, session.origin, Secret(password)))
+    answer: Answer = yield CheckPassword(identity, session.origin, Secret(password))
     return (yield from conclude(session, answer, target))
 
 
@@ -60,5 +58,5 @@ def _decode(data: bytes) -> str:
 
 MECHANISMS = (
     Mechanism(name="PLAIN", run=plain, needs=CheckPassword, priority=50, plaintext=True),
-    Mechanism(name="LOGIN", run=login, needs=CheckPassword, priority=40, plaintext=True),
+    Mechanism(name="LOGIN", run=login, needs=CheckPassword, priority=40, plaintext=True, client_first=False),
 )

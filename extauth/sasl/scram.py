@@ -7,9 +7,10 @@ import secrets
 from binascii import a2b_base64, b2a_base64
 from typing import NamedTuple
 
-from extauth.model import Candidate, FindKeys, Identity, Keys, Proof, Reason, Reject
+from extauth.model import Answer, Candidate, FindKeys, Identity, Keys, Proof, Reason, Reject
 from extauth.passwords.scram import SALT_BYTES, Hash
 from extauth.sasl.mechanism import (
+    Challenge,
     Failure,
     Malformed,
     Mechanism,
@@ -20,10 +21,7 @@ from extauth.sasl.mechanism import (
     Stream,
     Success,
     Talk,
-    ask,
-    challenge,
     conclude,
-    first,
     outcome,
     text,
 )
@@ -40,9 +38,9 @@ _FIRST = re.compile(
     rf"(?P<header>(?P<flag>n|y|p=(?P<binding>[A-Za-z0-9.\-]+)),(?:a=(?P<authzid>{_SASLNAME}))?,)"
     rf"(?P<bare>(?P<mandatory>m=[^\0,]+,)?n=(?P<user>{_SASLNAME}),r=(?P<nonce>{_PRINTABLE}){_EXTENSIONS})"
 ).fullmatch
-_FINAL = re.compile(
-    rf"(?P<bare>c=(?P<header>[A-Za-z0-9/+=]+),r=(?P<nonce>{_PRINTABLE}){_EXTENSIONS}),p=(?P<proof>[A-Za-z0-9/+=]+)"
-).fullmatch
+_EXTENSION = re.compile(r"[A-Za-z]=[^\0,]+").fullmatch
+
+_FOUND = (Keys, Reject)
 
 
 class _First(NamedTuple):
@@ -67,28 +65,29 @@ class _Final(NamedTuple):
 
 def runner(family: Hash) -> Run:
     """Return what runs SCRAM with this hash. Whether with channel binding, the name in the session tells."""
-    digest = family.digest
+    name, digest = family.value, family.digest
 
-    def run(session: Session, initial: bytes | None) -> Talk[Success | Failure]:
+    def run(session: Session, initial: bytes) -> Talk[Success | Failure]:
         """Client-first, server-first, client-final; the server-final goes with the success (RFC 6120 section 6.3.10)."""
-        client = _parse_first((yield from first(initial)))
+        client = _parse_first(initial)
         identity = session.account(client.user)
         target = session.target(identity, client.authzid)
         problem = _binding_problem(session, client)
         if problem:
-            yield from ask(Proof(identity, session.origin, Reason.BAD_BINDING))
+            yield Proof(identity, session.origin, Reason.BAD_BINDING)
             raise Refused(Reason.BAD_BINDING, text=problem)
 
-        answer = yield from ask(FindKeys(identity, session.origin, family.value))
+        answer: Answer = yield FindKeys(identity, session.origin, name)
         if isinstance(answer, Reject) and answer.reason is Reason.RATE_LIMITED:
             return outcome(answer)
-        if not isinstance(answer, Keys | Reject):
+        if not isinstance(answer, _FOUND):
             raise TypeError(f"{type(answer).__name__} holds no keys")
         keys = answer if isinstance(answer, Keys) else decoy(session.options, family, identity)
 
         nonce = client.nonce + new_nonce()
         server_first = f"r={nonce},s={_b64(keys.salt)},i={keys.iterations}{_downgrade_hash(digest, session.stream)}"
-        final = _parse_final((yield from challenge(server_first.encode())), nonce)
+        response: bytes = yield Challenge(server_first.encode())
+        final = _parse_final(response, nonce)
 
         message = f"{client.bare},{server_first},{final.bare}".encode()
         matched = _match(digest, keys.candidates, message, final.proof)
@@ -96,10 +95,10 @@ def runner(family: Hash) -> Run:
         if matched is None or not bound:
             reason = answer.reason if isinstance(answer, Reject) else Reason.BAD_PASSWORD if bound else Reason.BAD_BINDING
             if isinstance(answer, Keys) or reason is Reason.NO_USER:  # another refusal has been written down already
-                answer = yield from ask(Proof(keys.identity, session.origin, reason, keys.backend))
+                answer = yield Proof(keys.identity, session.origin, reason, keys.backend)
             raise Refused(answer.reason if isinstance(answer, Reject) else reason)
         reason = keys.refusal or Reason.OK
-        answer = yield from ask(Proof(keys.identity, session.origin, reason, keys.backend, matched.credential))
+        answer = yield Proof(keys.identity, session.origin, reason, keys.backend, matched.credential)
         signature = hmac.digest(matched.server_key, message, digest)
         return (yield from conclude(session, answer, target, f"v={_b64(signature)}".encode(), keys.attributes))
 
@@ -130,22 +129,22 @@ def _parse_first(data: bytes) -> _First:
 
 
 def _parse_final(data: bytes, nonce: str) -> _Final:
-    found = _FINAL(text(data))
-    if found is None:
+    message = text(data)
+    header, told, *extensions, proof = message.split(",") if message.count(",") > 1 else ("", "", "")
+    if not (header.startswith("c=") and told.startswith("r=") and proof.startswith("p=") and all(map(_EXTENSION, extensions))):
         raise Malformed("not a client-final-message")
-    bare, header, told, proof = found.groups()
-    if told != nonce:
+    if told[2:] != nonce:
         raise Malformed("another nonce")
-    return _Final(_decode(header), bare, _decode(proof))
+    return _Final(_decode(header[2:]), message[: -len(proof) - 1], _decode(proof[2:]))
 
 
 def _decode(field: str) -> bytes:
-    """Decode base64 that has no other way to be written (RFC 4648 section 3.5)."""
+    """Decode base64 that has no other way to be written (RFC 4648 section 3.5) and is not empty."""
     try:
         data = a2b_base64(field, strict_mode=True)
     except ValueError:
         data = b""
-    if _b64(data) != field:
+    if not data or _b64(data) != field:
         raise Malformed("not base64")
     return data
 
