@@ -157,12 +157,7 @@ class Keyring:
         Raises:
             BackendDown: the store can't tell.
         """
-
-        def found(rows: list[Row]) -> tuple[Ring, bool] | None:
-            ring = self._ring(rows)
-            return None if ring is None or rows[0][7] is None else (ring, bool(rows[0][7]))
-
-        return then(self._store.read(_FIND, identity.domain, identity.user, family), found)
+        return then(self._store.read(_FIND, identity.domain, identity.user, family), self._ring_of_account)
 
     def common(self) -> Soon[frozenset[str]]:
         """Return the hashes ("SHA-256" ...) that the passwords of all users have keys for.
@@ -287,6 +282,10 @@ class Keyring:
     def _ring(self, rows: list[Row]) -> Ring | None:
         now = self._now()
         return _ring(tuple([row for row in rows if _lasts(row, now)]))
+
+    def _ring_of_account(self, rows: list[Row]) -> tuple[Ring, bool] | None:
+        ring = self._ring(rows)
+        return None if ring is None or rows[0][7] is None else (ring, bool(rows[0][7]))
 
     async def _derive(
         self, prepared: str, stamp: str, iterations: int, salts: Sequence[tuple[scram.Hash, bytes]]

@@ -81,11 +81,12 @@ class Keystore:
 
     def verify(self, domain: str, name: str, is_by: Callable[[list[bytes]], bool]) -> Soon[bool]:
         """Tell whether `is_by` holds for any of the keys; if not, also of keys that were made a moment ago."""
+        return then(
+            self._copy(domain, name), lambda copy: is_by(copy.values) or self._verify_anew(domain, name, is_by, copy.values)
+        )
 
-        def again(copy: _Copy) -> Soon[bool]:
-            return then(self._copy(domain, name, fresh=True), lambda now: now.values != copy.values and is_by(now.values))
-
-        return then(self._copy(domain, name), lambda copy: is_by(copy.values) or again(copy))
+    def _verify_anew(self, domain: str, name: str, is_by: Callable[[list[bytes]], bool], tried: list[bytes]) -> Soon[bool]:
+        return then(self._copy(domain, name, fresh=True), lambda copy: copy.values != tried and is_by(copy.values))
 
     async def signing(self, domain: str, name: str, expires: int) -> bytes:
         """Return the key to sign what expires then; it is made if there is none."""

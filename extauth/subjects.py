@@ -22,13 +22,7 @@ def admit(store: Store, accepted: Accept, issuer: str, subject: str) -> Soon[Ans
     Raises (at once or when awaited):
         BackendDown: the store can't tell.
     """
-
-    def weigh(rows: list[Row]) -> Soon[Answer | None]:
-        if not rows:
-            return _claim(store, accepted, issuer, subject)
-        return accepted if rows[0] == (issuer, subject) else Reject(Reason.NAME_TAKEN)
-
-    return then(_find(store, accepted.identity), weigh)
+    return then(_find(store, accepted.identity), lambda rows: _weigh(rows, store, accepted, issuer, subject))
 
 
 def purging(identity: Identity) -> Statement:
@@ -38,6 +32,12 @@ def purging(identity: Identity) -> Statement:
 
 def _find(store: Store, identity: Identity) -> Soon[list[Row]]:
     return store.read(_FIND, identity.domain, identity.user)
+
+
+def _weigh(rows: list[Row], store: Store, accepted: Accept, issuer: str, subject: str) -> Soon[Answer | None]:
+    if not rows:
+        return _claim(store, accepted, issuer, subject)
+    return accepted if rows[0] == (issuer, subject) else Reject(Reason.NAME_TAKEN)
 
 
 async def _claim(store: Store, accepted: Accept, issuer: str, subject: str) -> Answer:

@@ -91,6 +91,15 @@ def test_a_change_anywhere_is_found(token: Token, key: bytes, data: st.DataObjec
     assert same or sealed is None or not sealed.is_by([key])
 
 
+@pytest.mark.parametrize(
+    "code", ["", "f" * 94, "f" * 95, "f" * 98, "ff " * 32, "f" * 94 + "  ", "g" * 96, "\N{FULLWIDTH DIGIT ONE}" * 96]
+)
+def test_what_ends_in_no_mac_of_its_length_is_no_token(code: str) -> None:
+    beginning = f"access\0alice@example.com\0{xoauth.YEAR_ZERO}"
+    assert xoauth.read(f"{beginning}\0{'f' * 96}") is not None
+    assert xoauth.read(f"{beginning}\0{code}") is None
+
+
 @given(st.text())
 def test_garbage_is_no_token(text: str) -> None:
     assert xoauth.read(text) is None

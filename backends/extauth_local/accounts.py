@@ -152,14 +152,15 @@ class LocalBackend:
         return _admit(identity, rows[0]) if rows[0][1] == before[1] else Reject(Reason.BAD_PASSWORD)
 
     def _find_keys(self, request: FindKeys) -> Reply:
-        def keys(found: tuple[Ring, bool] | None) -> Keys | None:
-            if found is None:
-                return None  # an imported account may have no keys of this hash
-            ring, disabled = found
-            refusal = Reason.DISABLED if disabled else None
-            return Keys(request.identity, ring.salt, ring.iterations, ring.candidates, self._name, refusal)
+        found = self._keyring.find_of_account(request.identity, request.hash)
+        return then(found, lambda found: self._keys(request.identity, found))
 
-        return then(self._keyring.find_of_account(request.identity, request.hash), keys)
+    def _keys(self, identity: Identity, found: tuple[Ring, bool] | None) -> Keys | None:
+        if found is None:
+            return None  # an imported account may have no keys of this hash
+        ring, disabled = found
+        refusal = Reason.DISABLED if disabled else None
+        return Keys(identity, ring.salt, ring.iterations, ring.candidates, self._name, refusal)
 
     def _check_certificate(self, request: CheckCertificate) -> Reply:
         identity = request.identity

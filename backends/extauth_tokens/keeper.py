@@ -14,7 +14,6 @@ from extauth.model import (
     CheckToken,
     Identity,
     Listing,
-    Origin,
     Reason,
     Reject,
     Request,
@@ -75,42 +74,28 @@ class TokenBackend:
     # Logins ---------------------------------------------------------------------------------------------------------------
 
     def _check_token(self, request: CheckToken) -> Reply:
-        return self._check(request.identity, request.origin, request.token, request.origin.mechanism)
+        return self._check(request, request.token, request.origin.mechanism)
 
     def _check_password(self, request: CheckPassword) -> Reply:
-        return self._check(request.identity, request.origin, request.password, PASSWORD)
+        return self._check(request, request.password, PASSWORD)
 
-    def _check(self, identity: Identity, origin: Origin, secret: Secret, mechanism: str) -> Reply:
+    def _check(self, request: Request, secret: Secret, mechanism: str) -> Reply:
         shown = secret.reveal()
         text = xoauth.recognise(shown)
-        if text is not None:
-            return self._judge(identity, origin, text, mechanism)
+        if text is not None:  # nobody else is asked about it
+            return self._verify(request, text, lambda sealed, owner: self._admit(request, mechanism, sealed, owner))
         claim = credential.recognise(shown)
         if claim is not None:
-            return self._issued.judge(identity, origin.mechanism, claim)
+            return self._issued.judge(request.identity, request.origin.mechanism, claim)
         key = relogin.recognise(shown)
-        return None if key is None else self._relogin_keys.login(identity, mechanism, key)
+        return None if key is None else self._relogin_keys.login(request.identity, mechanism, key)
 
-    def _judge(self, identity: Identity, origin: Origin, text: str, mechanism: str) -> Reply:
-        """Judge what is a token by the look of it: nobody else is asked about it."""
-
-        def admit(sealed: Sealed, owner: Identity) -> Reply:
-            kind = KINDS[sealed.token.kind]
-            if identity.user and owner != identity:
-                return Reject(Reason.WRONG_TOKEN)
-            if kind.mechanisms and mechanism not in kind.mechanisms:
-                return Reject(Reason.WRONG_TOKEN)
-            if kind.restricts and not origin.enforces:
-                return Reject(Reason.NOT_ENFORCED)
-            return self._admit(sealed, owner, kind)
-
-        return self._verify(identity.domain, text, admit)
-
-    def _verify(self, domain: str, text: str, use: Callable[[Sealed, Identity], Reply]) -> Reply:
+    def _verify(self, request: Request, text: str, use: Callable[[Sealed, Identity], Reply]) -> Reply:
         """Return what `use` makes of the token in a text and whose it is, if it is one of the domain that has not expired."""
         sealed = xoauth.read(text)
         if sealed is None:
             return Reject(Reason.BAD_TOKEN)
+        domain = request.identity.domain
 
         def verified(known: bool) -> Reply:  # noqa: FBT001 - it is what `then` calls
             try:
@@ -125,8 +110,15 @@ class TokenBackend:
 
         return then(self._keys.verify(domain, KINDS[sealed.token.kind].key, sealed.is_by), verified)
 
-    def _admit(self, sealed: Sealed, owner: Identity, kind: Kind) -> Reply:
+    def _admit(self, request: Request, mechanism: str, sealed: Sealed, owner: Identity) -> Reply:
         token = sealed.token
+        kind = KINDS[token.kind]
+        if request.identity.user and owner != request.identity:
+            return Reject(Reason.WRONG_TOKEN)
+        if kind.mechanisms and mechanism not in kind.mechanisms:
+            return Reject(Reason.WRONG_TOKEN)
+        if kind.restricts and not request.origin.enforces:
+            return Reject(Reason.NOT_ENFORCED)
         accepted = Accept(owner, self._attributes(token, kind))
         if kind is REFRESH:
             return self._rotate(token, owner) if self._rotating else self._reuse(token, owner)
@@ -228,7 +220,7 @@ class TokenBackend:
         if key is not None:
             return self._relogin_keys.inspect(request.identity.domain, key)
         text = xoauth.recognise(request.token.reveal())
-        return Reject(Reason.BAD_TOKEN) if text is None else self._verify(request.identity.domain, text, self._describe)
+        return Reject(Reason.BAD_TOKEN) if text is None else self._verify(request, text, self._describe)
 
     async def _describe(self, sealed: Sealed, owner: Identity) -> Answer:
         token = sealed.token

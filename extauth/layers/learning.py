@@ -161,14 +161,16 @@ class Learning:
             attributes = still.attributes
         else:
             return self._unknown(identity)
+        ring = self._keyring.find(identity, request.hash)
+        return then(ring, lambda ring: self._vouched(identity, ring, refusal, attributes))
 
-        def keys(ring: Ring | None) -> Soon[Answer | None]:
-            found = ring.vouched_by(self._credential) if ring else None
-            if found is not None:
-                return Keys(identity, found.salt, found.iterations, found.candidates, self._name, refusal, attributes)
-            return then(self._seen.by(identity), lambda by: Reject(Reason.NO_KEYS) if self._name in by else None)
-
-        return then(self._keyring.find(identity, request.hash), keys)
+    def _vouched(
+        self, identity: Identity, ring: Ring | None, refusal: Reason | None, attributes: Mapping[str, str]
+    ) -> Soon[Answer | None]:
+        found = ring.vouched_by(self._credential) if ring else None
+        if found is not None:
+            return Keys(identity, found.salt, found.iterations, found.candidates, self._name, refusal, attributes)
+        return then(self._seen.by(identity), lambda by: Reject(Reason.NO_KEYS) if self._name in by else None)
 
     # Changes --------------------------------------------------------------------------------------------------------------
 

@@ -107,19 +107,16 @@ def recognise(credential: str) -> str | None:
 
 def read(text: str) -> Sealed | None:
     """Read a token's text; None if it breaks the grammar."""
-    body, _, given = text.rpartition("\0")
-    word, _, rest = body.partition("\0")
-    kind = KINDS.get(word)
-    values = rest.split("\0")
-    if kind is None or len(values) != 2 + len(kind.fields) or not _is_number(values[1]):
-        return None
     try:
-        code = bytes.fromhex(given)
-    except ValueError:
+        word, *values, given = text.split("\0")
+        code = binascii.unhexlify(given)
+    except ValueError:  # there is no NUL, or no hexadecimal number after the last
         return None
-    if len(given) != 2 * MAC_BYTES or len(code) != MAC_BYTES:  # fromhex() takes blanks, too
+    kind = KINDS.get(word)
+    if kind is None or len(values) != 2 + len(kind.fields) or not _is_number(values[1]) or len(code) != MAC_BYTES:
         return None
     fields = dict(zip(kind.fields, values[2:], strict=True)) if kind.fields else NOTHING
     if "seq" in fields and not _is_number(fields["seq"]):
         return None
-    return Sealed(Token(word, values[0], int(values[1]) - YEAR_ZERO, fields), body.encode(), code)
+    body = text[: -1 - len(given)].encode()
+    return Sealed(Token(word, values[0], int(values[1]) - YEAR_ZERO, fields), body, code)
