@@ -10,6 +10,7 @@ from extauth.issuing import ABOUT_TOKENS, EndSessions
 from extauth.model import (
     Accept,
     Answer,
+    CheckCertificate,
     CreateUser,
     Identity,
     ImportUser,
@@ -60,6 +61,29 @@ def is_about(found: Identity, asked: Identity) -> bool:
     if not asked.user:
         return found.user != "" and found.domain == asked.domain
     return found is asked or found == asked
+
+
+async def standing(members: Sequence[Member], identity: Identity, origin: Origin) -> Verdict | None:
+    """Ask whether a user may log in, of whom nothing is to be proven. None: who knows the user can't tell.
+
+    As with a login, the first who knows the user decides.
+    """
+    verdict: Reject = NO_USER
+    for member in members:
+        kind = next((kind for kind in (CheckCertificate, UserExists) if kind in member.backend.handles), None)
+        if kind is None:
+            continue
+        try:
+            answer = await settle(member.backend.answer(kind(identity, origin)))
+        except BackendDown as down:
+            return Unavailable(Reason.BACKEND_DOWN, f"{member.name}: {down}")
+        if isinstance(answer, Accept) and is_about(answer.identity, identity):
+            return answer if kind is CheckCertificate else None
+        if isinstance(answer, Reject):
+            if member.on_reject == "stop":
+                return answer
+            verdict = answer
+    return verdict
 
 
 class _Asker:

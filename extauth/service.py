@@ -12,7 +12,7 @@ import trio
 from extauth import plugins
 from extauth.authority import Authority, record
 from extauth.backend import Context
-from extauth.changes import Knowledge, Member, knowing
+from extauth.changes import Knowledge, Member, knowing, standing
 from extauth.court import Court
 from extauth.errors import ConfigError
 from extauth.issuing import IssueTokens
@@ -212,6 +212,10 @@ class Service:
     async def knowing(self, identity: Identity) -> list[Knowledge]:
         """Ask every backend of the domain whether it knows a name."""
         return await knowing(self._generation.members.get(identity.domain, ()), identity, Origin("check"))
+
+    async def standing(self, identity: Identity, origin: Origin) -> Verdict | None:
+        """Ask whether a user may log in, of whom nothing is to be proven. None: nobody can tell."""
+        return await standing(self._generation.members.get(identity.domain, ()), identity, origin)
 
     def advice(self) -> list[str]:
         """Return what is wrong with what the domains advertise, in words."""

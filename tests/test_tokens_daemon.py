@@ -14,14 +14,35 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from extauth.admin import Command, perform
+from extauth.changes import Member, standing
 from extauth.cli.root import cli
 from extauth.dovecot import parse
+from extauth.errors import BackendDown
 from extauth.issuing import IssueToken
-from extauth.model import CreateUser, Identity, Origin, Secret, SetPassword, Tokens
+from extauth.model import (
+    Accept,
+    Answer,
+    CheckCertificate,
+    CheckPassword,
+    CreateUser,
+    Identity,
+    Origin,
+    Reason,
+    Reject,
+    Request,
+    Secret,
+    SetEnabled,
+    SetPassword,
+    Tokens,
+    Unavailable,
+    UserExists,
+    Verdict,
+)
 from extauth.service import Service
 from extauth.soon import settle
 from tests.daemons import NO, YES, Daemon, frame, serve_here, with_local_accounts
 from tests.daemons import configuration as in_memory
+from tests.fakes import FakeBackend
 from tests.test_dovecot import GOOD, SASL, Peer
 
 ALICE = Identity("alice", "xmpp.test")
@@ -151,6 +172,79 @@ async def test_no_guest_is_made_while_nobody_can_tell_whose_the_name_is(tmp: Pat
         assert (await perform(served.service, command, ADMIN))["reason"] == "backend-down"
         assert (await perform(served.service, replace(command, jid="alice@xmpp.test"), ADMIN))["reason"] == "user-exists"
         assert (await perform(served.service, replace(command, jid="visitor@xmpp.test"), ADMIN))["ok"]
+
+
+ISSUES = (
+    Command("token-issue"),
+    Command("token-issue", kind="temporary"),
+    Command("token-issue", kind="app", label="phone"),
+    Command("token-issue", kind="fast", device="phone", mechanism="HT-SHA-256-NONE"),
+    Command("token-issue", kind="provision", fields={"vcard": "<vCard/>"}),
+    Command("session-start"),
+)
+
+
+@pytest.mark.parametrize("command", ISSUES, ids=lambda command: f"{command.verb} {command.kind}")
+async def test_nothing_is_given_to_an_account_that_is_disabled(tmp: Path, command: Command) -> None:
+    async with server_of(tmp) as server:
+        command = replace(command, jid="alice@xmpp.test")
+        await settle(server.service.ask(SetEnabled(ALICE, ADMIN, enabled=False)))
+        refused = await perform(server.service, command, ADMIN)
+        assert (refused["ok"], refused["reason"]) == (False, "account-disabled")
+        server.service.journal.flush()
+        *_, last = (await server.service.journal.tail(0, 0))[1]
+        assert (last.user, last.result, last.reason) == ("alice@xmpp.test", "reject", "account-disabled")
+        await settle(server.service.ask(SetEnabled(ALICE, ADMIN, enabled=True)))
+        given = await perform(server.service, command, ADMIN)
+        assert given["ok"]
+        assert "enabled" not in given["result"]
+
+
+@pytest.mark.parametrize("command", ISSUES, ids=lambda command: f"{command.verb} {command.kind}")
+async def test_it_is_told_where_nobody_can_tell_whether_an_account_is_enabled(tmp: Path, command: Command) -> None:
+    text = in_memory(tmp).replace('["people"]', '["tokens", "people"]')
+    async with serve_here(tmp, text) as served:
+        given = await perform(served.service, replace(command, jid="alice@xmpp.test"), ADMIN)
+        assert given["result"]["enabled"] == "unknown"
+        down = await perform(served.service, replace(command, jid="down@xmpp.test"), ADMIN)
+        assert (down["reason"], down["unavailable"]) == ("backend-down", True)
+
+
+YES_, NO_, DOWN = Accept(ALICE), Reject(Reason.DISABLED), BackendDown("no route")
+
+
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        ([{CheckCertificate: YES_, UserExists: None}], YES_),
+        ([{CheckCertificate: NO_, UserExists: YES_}], NO_),
+        ([{CheckCertificate: None}, {CheckCertificate: NO_}], NO_),
+        ([{CheckCertificate: YES_}, {CheckCertificate: NO_}], YES_),  # the first who knows the user decides
+        ([{UserExists: YES_}, {CheckCertificate: NO_}], None),
+        ([{UserExists: None}, {CheckPassword: YES_}, {CheckCertificate: YES_}], YES_),
+        ([{CheckCertificate: Accept(Identity("bob", "xmpp.test"))}, {CheckCertificate: NO_}], NO_),
+        ([{UserExists: None}, {CheckCertificate: None}], Reject(Reason.NO_USER)),
+        ([{CheckPassword: YES_}], Reject(Reason.NO_USER)),
+        (
+            [{CheckCertificate: DOWN}, {CheckCertificate: YES_}],
+            Unavailable(Reason.BACKEND_DOWN, "0: no route"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+async def test_who_knows_the_user_tells_whether_it_may_log_in(
+    members: list[dict[type[Request], Answer | BackendDown | None]],
+    told: Verdict | None,
+    later: bool,  # noqa: FBT001
+) -> None:
+    chain = [Member(str(number), FakeBackend({**replies}, later=later)) for number, replies in enumerate(members)]
+    assert await standing(chain, ALICE, ADMIN) == told
+
+
+async def test_a_refusal_that_is_not_final_lets_the_next_one_speak() -> None:
+    refusing = Member("0", FakeBackend({CheckCertificate: NO_}), "next")
+    for after, told in ((None, NO_), (YES_, YES_)):
+        assert await standing([refusing, Member("1", FakeBackend({CheckCertificate: after}))], ALICE, ADMIN) == told
 
 
 async def test_no_token_stands_for_the_password_where_an_account_is_removed(tmp: Path) -> None:

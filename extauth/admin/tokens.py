@@ -15,7 +15,7 @@ from extauth.issuing import (
     Relogin,
     StartRelogin,
 )
-from extauth.model import Accept, Identity, Origin, Reason, Reject, Request, Secret, UserExists, Verdict
+from extauth.model import Accept, Identity, Origin, Reason, Reject, Request, Secret, Unavailable, UserExists, Verdict
 from extauth.service import Service
 from extauth.soon import settle
 from extauth.tokens.credential import FAST, ISSUED_KINDS
@@ -29,18 +29,39 @@ async def _token_issue(service: Service, command: Command, origin: Origin) -> Re
     A guest's token is made for a name that is nobody's, so that it is good for no account.
     """
     identity = jid.parse(command.jid)
+    if command.kind and command.kind not in ISSUED_KINDS:
+        return await _issue_one(service, identity, command, origin)
+    login = _login(service)
+    request = _credential(identity, command, origin)
+    return await _give(service, request if command.kind else IssueTokens(identity, origin, login, command.device))
+
+
+async def _issue_one(service: Service, identity: Identity, command: Command, origin: Origin) -> Reply:
+    """A token of a kind that needs no account; if it is for one that there is, that may not be disabled."""
+    request = IssueToken(identity, origin, command.kind, command.fields, command.lifetime)
     known: Verdict = await settle(service.ask(UserExists(identity, origin)))
-    if command.kind in ISSUED_KINDS:
-        if not isinstance(known, Accept):
-            return reply(known)
-        return await ask(service, _credential(identity, command, origin))
-    if command.kind:
-        if KINDS.get(command.kind, ACCESS).restricts and known != Reject(Reason.NO_USER):
-            return refusal(Reason.USER_EXISTS) if isinstance(known, Accept) else reply(known)
-        return await ask(service, IssueToken(identity, origin, command.kind, command.fields, command.lifetime))
+    if known == Reject(Reason.NO_USER):
+        return await ask(service, request)
+    if KINDS.get(command.kind, ACCESS).restricts:
+        return refusal(Reason.USER_EXISTS) if isinstance(known, Accept) else reply(known)
+    return await _give(service, request)
+
+
+async def _give(service: Service, request: Request) -> Reply:
+    """Give somebody who has an account, and may log in, what is asked for. Says so if nobody can tell the latter."""
+    identity, origin = request.identity, request.origin
+    known: Verdict = await settle(service.ask(UserExists(identity, origin)))
     if not isinstance(known, Accept):
         return reply(known)
-    return await ask(service, IssueTokens(identity, origin, _login(service), command.device))
+    standing = await service.standing(identity, origin)
+    if isinstance(standing, Reject):
+        return reply(service.refuse(request.operation, identity, origin, standing.reason))
+    if isinstance(standing, Unavailable):
+        return reply(standing)
+    given = await ask(service, request)
+    if standing is None and given["ok"]:
+        given["result"] |= {"enabled": "unknown"}
+    return given
 
 
 def _login(service: Service) -> Login:
@@ -79,10 +100,7 @@ async def _session_end(service: Service, command: Command, origin: Origin) -> Re
 async def _session_start(service: Service, command: Command, origin: Origin) -> Reply:
     """A relogin key for `jid` (and `device`), bound to `cookie` if there is one."""
     identity = jid.parse(command.jid)
-    known: Verdict = await settle(service.ask(UserExists(identity, origin)))
-    if not isinstance(known, Accept):
-        return reply(known)
-    return await ask(service, StartRelogin(identity, origin, _login(service), command.device, _cookie(command)))
+    return await _give(service, StartRelogin(identity, origin, _login(service), command.device, _cookie(command)))
 
 
 async def _session_relogin(service: Service, command: Command, origin: Origin) -> Reply:
