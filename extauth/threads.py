@@ -19,6 +19,9 @@ from extauth.errors import BackendDown
 
 T = TypeVar("T")
 
+GATHERED = 4  # results that are handed over at once: waking up for each costs more than all that is then done with it
+LOOK = 0.02  # seconds between looks at who waits, and so the longest that a result is kept back
+
 
 class Load(NamedTuple):
     """How many threads there are, how many are busy, and how many calls wait for one."""
@@ -29,37 +32,27 @@ class Load(NamedTuple):
 
 
 class _Job(Generic[T]):
-    """One call on its way to a thread and back. Whoever calls `claim` first has it: the thread, or the caller who gives up."""
+    """One call on its way to a thread and back."""
 
-    __slots__ = ("_claim", "call", "task")
+    __slots__ = ("call", "task", "until")
 
-    def __init__(self, call: Callable[[], T]) -> None:
+    def __init__(self, call: Callable[[], T], until: float) -> None:
         self.call = call
+        self.until = until  # when it must have begun (trio's clock)
         self.task = trio.lowlevel.current_task()
-        self._claim = threading.Lock()
-
-    def claim(self) -> bool:
-        """Take the job; False if it is taken."""
-        return self._claim.acquire(blocking=False)
-
-    async def result(self) -> T:
-        """Wait for what the call returns. Once it runs it can't be stopped: only before that this can be cancelled."""
-
-        def give_up(_: object) -> trio.lowlevel.Abort:
-            return trio.lowlevel.Abort.SUCCEEDED if self.claim() else trio.lowlevel.Abort.FAILED
-
-        result: T = await trio.lowlevel.wait_task_rescheduled(give_up)
-        return result
 
 
 class Threads:
     """At most `size` calls run at once; a call that can't begin within `patience` seconds is refused as an outage.
 
-    The queue has its own deadline so that a hundred slow hashes delay no other kind of login and never add up to late answers.
+    The line has its own deadline so that a hundred slow hashes delay no other kind of login and never add up to late answers.
     A context manager: at its end the threads end, each after the call it is at.
 
-    `nice` is how much less of the processor they ask for than the thread that answers everybody (nice(2); on Linux, where each
-    thread has a priority of its own).
+    While a line keeps all threads busy, results are handed over some at a time: that halves the time of the thread that
+    answers everybody.
+
+    `nice` is how much less of the processor they ask for than that thread (nice(2); on Linux, where each thread has a priority
+    of its own).
     """
 
     def __init__(self, name: str, size: int, patience: float, nice: int = 0) -> None:
@@ -67,19 +60,21 @@ class Threads:
         self._size = size
         self._patience = patience
         self._nice = nice
-        self._queue: queue.SimpleQueue[tuple[_Job[Any], bool] | None] = queue.SimpleQueue()
+        self._line: deque[_Job[Any]] = deque()  # calls not begun: whoever takes one out has it, a thread or who gives it up
+        self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # to the threads: take a call, or (False) end
         self._started = 0
+        self._calls = 0  # asked for and not yet answered
         self._loop: trio.lowlevel.TrioToken | None = None  # where the callers are
         self._results: deque[tuple[trio.lowlevel.Task, outcome.Outcome[Any]]] = deque()  # of calls made, for their callers
         self._told = False  # the loop has been told that there are results
-        self._calls = 0  # made and not yet answered
+        self._watched = False  # somebody looks after the line
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         for _ in range(self._started):
-            self._queue.put(None)
+            self._orders.put(False)
 
     @property
     def load(self) -> Load:
@@ -87,7 +82,7 @@ class Threads:
         return Load(self._size, min(self._calls, self._size), max(self._calls - self._size, 0))
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Run `call` in a thread and return what it returns.
+        """Run `call` in a thread and return what it returns. Once it runs it can't be stopped: only before that cancelled.
 
         Raises:
             BackendDown: no thread came free in time.
@@ -97,24 +92,54 @@ class Threads:
             threading.Thread(target=self._work, name=f"extauth-{self._name}", daemon=True).start()
         await trio.lowlevel.checkpoint_if_cancelled()
         self._loop = trio.lowlevel.current_trio_token()
-        job = _Job(call)
-        begun = self._calls < self._size and job.claim()  # a thread is free
+        job = _Job(call, trio.current_time() + self._patience)
+        self._line.append(job)
+        self._orders.put(True)
+        if self._calls >= self._size and not self._watched:  # no thread is free
+            self._watched = True
+            trio.lowlevel.spawn_system_task(self._watch)
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            return trio.lowlevel.Abort.SUCCEEDED if self._withdraw(job) else trio.lowlevel.Abort.FAILED
+
         self._calls += 1
-        self._queue.put((job, begun))
         try:
-            if begun:
-                return await job.result()
-            with trio.CancelScope(relative_deadline=self._patience):  # move_on_after() takes twice the time
-                return await job.result()
-            raise BackendDown(f"all {self._name} threads are busy")
+            result: T = await trio.lowlevel.wait_task_rescheduled(give_up)
         finally:
             self._calls -= 1
+        return result
+
+    async def _watch(self) -> None:
+        """As long as there is a line: refuse who waits in it for too long, and hand over what the threads keep back."""
+        try:
+            while self._watched:
+                await trio.sleep(LOOK)
+                now = trio.current_time()
+                line = tuple(self._line)
+                for job in line:
+                    if now >= job.until and self._withdraw(job):
+                        down = BackendDown(f"all {self._name} threads are busy")
+                        trio.lowlevel.reschedule(job.task, outcome.Error(down))
+                self._watched = bool(line)  # before the results are handed over: what comes later is not kept back
+                self._hand_over()
+        finally:
+            self._watched = False
+
+    def _withdraw(self, job: _Job[Any]) -> bool:
+        """Take a call out of the line; False if a thread has it."""
+        try:
+            self._line.remove(job)
+        except ValueError:
+            return False
+        return True
 
     def _hand_over(self) -> None:
-        """Wake the callers whose results are there."""
+        """Wake the callers whose results are there, but not too many before others get a turn."""
         self._told = False  # before the first look: a thread that comes later tells again
-        while self._results:
+        for _ in range(min(GATHERED, len(self._results))):
             trio.lowlevel.reschedule(*self._results.popleft())
+        if self._results and not self._told:
+            self._tell()
 
     # In a thread ----------------------------------------------------------------------------------------------------------
 
@@ -122,12 +147,15 @@ class Threads:
         if self._nice and sys.platform == "linux":
             with suppress(OSError):  # forbidden by a filter of system calls: then it is only slower
                 os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + self._nice, 19))  # 0: this thread
-        while (work := self._queue.get()) is not None:
-            job, begun = work
-            if begun or job.claim():
-                self._results.append((job.task, outcome.capture(job.call)))
-                if not self._told:
-                    self._tell()
+        while self._orders.get():
+            try:
+                job = self._line.popleft()
+            except IndexError:
+                continue  # given up
+            self._results.append((job.task, outcome.capture(job.call)))
+            keep = self._watched and len(self._results) < GATHERED <= len(self._line)
+            if not keep and not self._told:
+                self._tell()
 
     def _tell(self) -> None:
         self._told = True

@@ -3,6 +3,8 @@
 import os
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,7 +13,7 @@ import trio
 import trio.testing
 
 from extauth.errors import BackendDown
-from extauth.threads import Threads
+from extauth.threads import GATHERED, LOOK, Threads
 
 
 class Work:
@@ -103,7 +105,7 @@ async def test_what_waits_too_long_for_a_thread_is_an_outage(work: Work, autojum
         before = trio.current_time()
         with pytest.raises(BackendDown, match="all test threads are busy"):
             await threads.run(work)
-        assert trio.current_time() == pytest.approx(before + 3)
+        assert trio.current_time() == pytest.approx(before + 3, abs=2 * LOOK)
         work.done.set()
     assert work.most == 1
 
@@ -159,6 +161,114 @@ async def test_who_gives_up_before_the_call_has_begun_leaves_at_once_and_the_cal
         work.done.set()
     await threads.run(lambda: None)
     assert called == []
+
+
+async def test_who_gives_up_a_call_that_has_begun_waits_for_its_end(work: Work) -> None:
+    results: list[str] = []
+    scope = trio.CancelScope()
+
+    async def ask() -> None:
+        with scope:
+            results.append(await threads.run(work))
+
+    with Threads("test", 1, 10) as threads, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await until_running(work, 1)
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            work.done.set()
+        assert results == ["done"]
+
+
+async def test_results_are_gathered_while_a_line_keeps_the_threads_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extauth.threads.LOOK", 3600)
+    permits = threading.Semaphore(0)
+    begun: list[int] = []
+    results: list[int] = []
+
+    def call(number: int) -> int:
+        begun.append(number)
+        assert permits.acquire(timeout=10)
+        return number
+
+    async def ask(number: int) -> None:
+        results.append(await threads.run(partial(call, number)))
+
+    with Threads("test", 1, 60) as threads, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for number in range(3 * GATHERED):
+                nursery.start_soon(ask, number)
+            await trio.testing.wait_all_tasks_blocked()
+            permits.release(GATHERED - 1)
+            while len(begun) < GATHERED:
+                await trio.sleep(0.001)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not results
+            permits.release()
+            while len(results) < GATHERED:
+                await trio.sleep(0.001)
+            permits.release(2 * GATHERED)
+    assert sorted(results) == list(range(3 * GATHERED))
+
+
+async def test_a_result_that_was_kept_back_does_not_wait_for_calls_that_take_long(work: Work) -> None:
+    results: list[bool] = []
+    go = threading.Event()
+
+    async def ask() -> None:
+        results.append(await threads.run(partial(go.wait, 10)))
+
+    with Threads("test", 1, 60) as threads, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(2 * GATHERED):
+                nursery.start_soon(threads.run, work)
+            await trio.testing.wait_all_tasks_blocked()
+            go.set()
+            await until_running(work, 1)
+            while not results:
+                await trio.sleep(0.001)
+            work.done.set()
+
+
+class Passes(trio.abc.Instrument):
+    """Counts the passes of the loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        """Count one."""
+        self.count += 1
+
+
+async def test_many_results_at_once_leave_others_their_turn() -> None:
+    size = 3 * GATHERED
+    ended = threading.Barrier(size + 1)
+    passes = Passes()
+    served: Counter[int] = Counter()
+
+    def stand_still() -> None:
+        """Let all calls end, and their results come, before the loop goes on."""
+        ended.wait(10)
+        time.sleep(0.05)
+
+    async def ask() -> None:
+        await threads.run(partial(ended.wait, 10))
+        served[passes.count] += 1
+
+    with Threads("test", size, 60) as threads, trio.fail_after(10):
+        trio.lowlevel.add_instrument(passes)
+        async with trio.open_nursery() as nursery:
+            for _ in range(size):
+                nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            stand_still()
+        trio.lowlevel.remove_instrument(passes)
+    assert sum(served.values()) == size
+    assert max(served.values()) <= GATHERED
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there has each thread a priority of its own")
