@@ -6,7 +6,8 @@
     @asynccontextmanager
     async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None]: ...
 
-`Config` raises `ValueError` with one argument ("KEY: ...") for each thing that is wrong. `open` raises `ConfigError` for what a
+`Config` raises `ValueError` with one argument ("KEY: ...") for each thing that is wrong, best as an `extauth.values.Checked`.
+`open` raises `ConfigError` for what a
 person must mend and `BackendDown` only for what nobody can go without: a directory that is away at start is no reason not to
 start.
 """

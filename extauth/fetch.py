@@ -8,7 +8,7 @@ that is judged is the one that is connected to.
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,12 +19,13 @@ import trio
 from msgspec import Struct
 
 from extauth.errors import BackendDown, ConfigError
+from extauth.values import Checked
 
 AGENT = "extauth"
 
 
 @dataclass(frozen=True)
-class FetchConfig:
+class FetchConfig(Checked):
     """The keys of every backend that asks by HTTP; a backend's `Config` inherits them. Times are in seconds."""
 
     ca_file: str | None = None  # whose certificates are trusted, instead of the system's
@@ -34,9 +35,9 @@ class FetchConfig:
     connections: int = 32  # at a time
     max_response: int = 65_536  # bytes, its headers included
 
-    def __post_init__(self) -> None:
-        if self.timeout <= 0 or self.connections < 1 or self.max_response < 1:
-            raise ValueError("timeout, connections, max_response: must be more than 0")
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from self.not_positive("timeout", "connections", "max_response")
 
     def check_url(self, key: str, url: str) -> list[str]:
         """Return what is wrong with the URL that `key` holds."""

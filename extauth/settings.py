@@ -1,33 +1,33 @@
 """The configuration: TOML into frozen dataclasses, with every problem told at once and in its place.
 
 A plug-in declares its keys as a frozen dataclass that is filled by annotation: str, int, float, bool, `tuple[str, ...]`,
-`Literal[...]`, and each of them or None. What a type can't say, `__post_init__` checks; it raises `ValueError` with the text
-to show.
+`Literal[...]`, and each of them or None. What a type can't say, it tells as `extauth.values.Checked` has it.
 """
 
 import dataclasses
 import re
 import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from extauth.errors import ConfigError
 from extauth.jid import InvalidName, domain_part, local_part
 from extauth.layers.rules import Layers
-from extauth.values import checked, nearest
+from extauth.store import check_url
+from extauth.values import Checked, Table, as_table, at, fill, nearest, quoted, strings, unknown
 
-T = TypeVar("T")
+CertificateField = Literal["xmppAddr", "mail", "emailAddress", "commonName", "userId"]  # of `extauth.sasl.certificate`
 
-Table = dict[str, Any]
-
+_LAYERS = tuple(f.name for f in dataclasses.fields(Layers))
 _NAME = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
 
 
 @dataclass(frozen=True)
-class Daemon:
+class Daemon(Checked):
     """[daemon]: where state is kept and how the process behaves."""
 
     state: str = "sqlite:///var/lib/extauth/state.db"
@@ -37,13 +37,17 @@ class Daemon:
     mechanism_modules: tuple[str, ...] = ()  # Python modules with further SASL mechanisms
     state_password_file: str | None = None  # holds the password for a postgresql:// state
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its key."""
+        try:
+            check_url(self.state)
+        except ValueError as error:
+            yield f"state: {error}"
         if self.drain < 0:
-            raise ValueError("drain: must not be negative")
+            yield "drain: must not be negative"
         if not 0 <= self.hash_threads <= 1024:  # noqa: PLR2004
-            raise ValueError("hash_threads: must be 0 (one a processor) to 1024")
-        if self.hash_patience <= 0:
-            raise ValueError("hash_patience: must be more than 0")
+            yield "hash_threads: must be 0 (one a processor) to 1024"
+        yield from self.not_positive("hash_patience")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class BackendTable:
 
 
 @dataclass(frozen=True)
-class Domain:
+class Domain(Checked):
     """[domain."NAME"]: who is asked about its users, in which order, and how they log in by SASL."""
 
     backends: tuple[str, ...] = ()
@@ -80,20 +84,24 @@ class Domain:
     ports: tuple[int, ...] = ()  # and ports (none: not known), to compare with what OAUTHBEARER says
     openid_configuration: str = ""  # a URL that OAUTHBEARER tells clients whose token was refused
     scope: str = ""  # of tokens, told beside it
-    certificate_names: tuple[str, ...] = ("xmppAddr",)  # fields of a client certificate that name accounts, in this order
+    certificate_names: tuple[CertificateField, ...] = ("xmppAddr",)  # that name accounts, in this order
     mail_domains: tuple[str, ...] = ()  # whose mail addresses in a certificate name accounts here
     revocation_command: tuple[str, ...] = ()  # run when logins are revoked, to end live sessions: COMMAND... USER DOMAIN CAUSE
 
-    def __post_init__(self) -> None:
-        if self.revocation_command and not self.revocation_command[0].startswith("/"):
-            raise ValueError("revocation_command: must begin with the absolute path of a program")
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its key."""
         if not self.backends and not self.anonymous:
-            raise ValueError("backends: name at least one")
+            yield "backends: name at least one, unless anonymous = true"
+        for name in sorted({name for name in self.backends if self.backends.count(name) > 1}):
+            yield f"backends: {name!r} is named twice"
         for user in self.proxies:
             try:
                 local_part(user)
             except InvalidName as error:
-                raise ValueError(f"proxies: {user!r}: {error}") from None
+                yield f"proxies: {user!r}: {error}"
+        yield from (f"ports: {port} is no port" for port in self.ports if not 1 <= port <= 65535)  # noqa: PLR2004
+        if self.revocation_command and not self.revocation_command[0].startswith("/"):
+            yield "revocation_command: must begin with the absolute path of a program"
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ def read(text: str, kinds: Kinds) -> Settings:
     """
     try:
         tables = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError; a number of thousands of digits, as many brackets
         raise ConfigError([f"not TOML: {error}"]) from error
     return _Reader(kinds).read(tables)
 
@@ -155,69 +163,73 @@ class _Reader:
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
         self._problems: list[str] = []
+        self._hosts: list[tuple[str, str]] = []  # places of the domains that listeners name, and those
 
     def read(self, tables: Table) -> Settings:
-        self._unknown("", tables, ("daemon", "listener", "backend", "domain"))
-        daemon = self._convert(Daemon, "daemon", self._table("daemon", tables.get("daemon", {})))
-        listeners = self._listeners(self._table("listener", tables.get("listener", {})))
-        backend_tables = self._table("backend", tables.get("backend", {}))
+        meant = unknown("", tables, ("daemon", "listener", "backend", "domain"), self._problems)
+        daemon = fill(Daemon, "daemon", self._table("daemon", tables.get("daemon", {})), self._problems)
+        listeners = self._listeners(self._tables("listener", tables))
+        backend_tables = self._tables("backend", tables)
         backends = self._backends(backend_tables)
-        domains = self._domains(self._table("domain", tables.get("domain", {})), backends, set(backend_tables))
+        domain_tables = self._tables("domain", tables)
+        if not domain_tables and "domain" not in meant:
+            self._problems.append('domain: none is configured; add for example [domain."example.com"]')
+        domains = self._domains(domain_tables, backends, set(backend_tables))
+        self._check_hosts(domains)
         if self._problems:
             raise ConfigError(self._problems)
         return Settings(daemon or Daemon(), listeners, backends, domains)
 
-    def _listeners(self, tables: Table) -> tuple[Listener, ...]:
+    def _listeners(self, tables: dict[str, Table]) -> tuple[Listener, ...]:
         found: list[Listener] = []
-        named = {name: self._table(f"listener.{name}", value) for name, value in tables.items()}
-        if all(table.get("protocol") != "admin" for table in named.values()):
-            always_on = named.setdefault("admin", {"protocol": "admin"})
+        if all(table.get("protocol") != "admin" for table in tables.values()):
+            always_on = tables.setdefault("admin", {"protocol": "admin"})
             if always_on.get("protocol", "admin") != "admin":
                 self._problems.append('listener.admin.protocol: must be "admin", unless another listener has that protocol')
-        for name, table in named.items():
-            place = f"listener.{name}"
+        places: dict[str, str] = {}  # of addresses
+        for name, table in tables.items():
+            place = at("listener", name)
             self._check_name(place, name)
-            protocol = table.pop("protocol", None)
-            if not isinstance(protocol, str):
-                self._problems.append(f"{place}.protocol: missing")
+            protocol, config_type = self._kind(place, "protocol", table, None, self._kinds.listener)
+            if config_type is None:
                 continue
-            config = self._plugged(place, table, self._kinds.listener, protocol)
+            config = fill(config_type, place, table, self._problems, ("protocol",))
             if config is not None:
                 found.append(Listener(name, protocol, config))
+            address = str(table.get("address", getattr(config_type, "address", place)))
+            if places.setdefault(address, place) != place and not address.endswith(":0"):  # any free port
+                self._problems.append(f"{place}.address: {places[address]} has the same, {address}")
+            if hasattr(config_type, "domain") and isinstance(domain := table.get("domain"), str):
+                self._hosts.append((f"{place}.domain", domain))
         return tuple(found)
 
-    def _backends(self, tables: Table) -> dict[str, BackendTable]:
+    def _backends(self, tables: dict[str, Table]) -> dict[str, BackendTable]:
         found: dict[str, BackendTable] = {}
-        for name, value in tables.items():
-            place = f"backend.{name}"
+        for name, table in tables.items():
+            place = at("backend", name)
             self._check_name(place, name)
-            table = self._table(place, value)
-            type_ = table.pop("type", name)
             on_reject = table.pop("on_reject", "stop")
             if on_reject not in ("stop", "next"):
-                self._problems.append(f'{place}.on_reject: must be "stop" or "next"')
-                on_reject = "stop"
-            around = {f.name: table.pop(f.name) for f in dataclasses.fields(Layers) if f.name in table}
-            layers = self._convert(Layers, place, around)
-            config = self._plugged(place, table, self._kinds.backend, str(type_))
+                self._problems.append(f'{place}.on_reject: must be "stop" or "next"{nearest(str(on_reject), ("stop", "next"))}')
+            layers = fill(Layers, place, {key: table.pop(key) for key in _LAYERS if key in table}, self._problems)
+            type_, config_type = self._kind(place, "type", table, name, self._kinds.backend)
+            if config_type is None:
+                continue
+            config = fill(config_type, place, table, self._problems, ("type", "on_reject", *_LAYERS))
             if config is not None and layers is not None:
-                found[name] = BackendTable(name, str(type_), on_reject, config, layers)
+                found[name] = BackendTable(name, type_, on_reject, config, layers)
         return found
 
-    def _domains(self, tables: Table, backends: dict[str, BackendTable], declared: set[str]) -> dict[str, Domain]:
+    def _domains(self, tables: dict[str, Table], backends: dict[str, BackendTable], declared: set[str]) -> dict[str, Domain]:
         found: dict[str, Domain] = {}
-        if not tables:
-            self._problems.append('domain: none is configured; add for example [domain."example.com"]')
-        for name, value in tables.items():
-            place = f'domain."{name}"'
-            table = self._table(place, value)
+        for name, table in tables.items():
+            place = f"domain.{quoted(name)}"
             if any(isinstance(inner, dict) for inner in table.values()):
                 self._problems.append(f'{place}: a name with dots needs quotes, as in [domain."example.com"]')
+                self._hosts.clear()  # they may name it
                 continue
-            domain = self._convert(Domain, place, table)
-            if domain is None:
-                continue
-            for backend in domain.backends:
+            domain = fill(Domain, place, table, self._problems)
+            for backend in strings(table.get("backends")):
                 if backend not in backends and backend not in declared:
                     self._undeclared(f"{place}.backends", backend, declared, backends)
             try:
@@ -227,65 +239,57 @@ class _Reader:
                 continue
             if canonical in found:
                 self._problems.append(f"{place}: the same domain is configured twice")
-            found[canonical] = domain
+            found[canonical] = domain or Domain(anonymous=True)  # which nobody will see
         return found
+
+    def _check_hosts(self, domains: Mapping[str, Domain]) -> None:
+        for place, name in self._hosts if domains else ():
+            with suppress(InvalidName):  # which is told where it stands
+                if domain_part(name) not in domains:
+                    self._problems.append(f"{place}: {name!r} is not configured{nearest(name, domains)}")
 
     def _undeclared(self, place: str, name: str, declared: set[str], backends: dict[str, BackendTable]) -> None:
         """A backend that has no table is one of that type with all its defaults."""
         try:
             config_type = self._kinds.backend(name)
         except LookupError as error:
-            self._problems.append(f"{place}: no backend {name!r}{nearest(name, declared)}: {error.args[0]}")
+            self._problems.append(f"{place}: no backend {name!r}{nearest(name, declared) or f': {error.args[0]}'}")
             return
         declared.add(name)
-        config = self._convert(config_type, f"backend.{name}", {})
+        config = fill(config_type, at("backend", name), {}, self._problems)
         if config is not None:
             backends[name] = BackendTable(name, name, "stop", config)
 
-    def _plugged(self, place: str, table: Table, find: Callable[[str], type[Any]], name: str) -> Any:  # noqa: ANN401
+    def _kind(
+        self, place: str, key: str, table: Table, default: str | None, find: Callable[[str], type[Any]]
+    ) -> tuple[str, type[Any] | None]:
+        """Take the name of a plug-in from its table, and find the dataclass of its other keys: None if there is none."""
+        given = key in table
+        name = table.pop(key, default)
         try:
-            config_type = find(name)
+            if isinstance(name, str):
+                return name, find(name)
+            problem = "missing" if name is None else "must be a string"
         except LookupError as error:
-            self._problems.append(f"{place}: {error.args[0]}")
-            return None
-        return self._convert(config_type, place, table)
+            problem = error.args[0]
+        meant = [other for other in table if not given and nearest(other, (key,))]
+        if meant:
+            unknown(place, dict.fromkeys(meant), (key,), self._problems)
+        else:
+            self._problems.append(f"{at(place, key)}: {problem}")
+        return "", None
 
     def _check_name(self, place: str, name: str) -> None:
         if not _NAME(name):
             self._problems.append(f"{place}: a name is of letters, digits, '.', '_' and '-': it stands in every audit line")
 
+    def _tables(self, place: str, tables: Table) -> dict[str, Table]:
+        """Return the tables of [PLACE.NAME] by their names."""
+        return {name: self._table(at(place, name), value) for name, value in self._table(place, tables.get(place, {})).items()}
+
     def _table(self, place: str, value: object) -> Table:
-        if isinstance(value, dict):
-            return dict(typing.cast("Table", value))
-        self._problems.append(f"{place}: must be a table")
-        return {}
-
-    def _unknown(self, place: str, table: Table, known: tuple[str, ...]) -> None:
-        for key in table:
-            if key not in known:
-                self._problems.append(f"{place}{'.' if place else ''}{key}: unknown key{nearest(key, known)}")
-
-    def _convert(self, cls: type[T], place: str, table: Table) -> T | None:
-        """Fill a dataclass from a table; None if something is wrong with it, which is then noted."""
-        before = len(self._problems)
-        fields = {f.name: f for f in dataclasses.fields(typing.cast("Any", cls)) if f.init}
-        hints = typing.get_type_hints(cls)
-        self._unknown(place, table, tuple(fields))
-        values: Table = {}
-        for name, f in fields.items():
-            if name in table and dataclasses.is_dataclass(hints[name]):
-                values[name] = self._convert(hints[name], f"{place}.{name}", self._table(f"{place}.{name}", table[name]))
-            elif name in table:
-                try:
-                    values[name] = checked(hints[name], table[name])
-                except ValueError as error:
-                    self._problems.append(f"{place}.{name}: {error}")
-            elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-                self._problems.append(f"{place}.{name}: missing")
-        if len(self._problems) > before:
-            return None
         try:
-            return cls(**values)
+            return as_table(value)
         except ValueError as error:
-            self._problems += [f"{place}.{problem}" for problem in error.args or ("can not be used",)]
-            return None
+            self._problems.append(f"{place}: {error}")
+            return {}

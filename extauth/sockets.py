@@ -5,9 +5,11 @@ import grp
 import ipaddress
 import os
 import pwd
+import re
 import socket
 import stat
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +17,17 @@ from typing import ClassVar
 
 from extauth.errors import ConfigError
 from extauth.jid import InvalidName, domain_part
+from extauth.values import Checked
 
 BACKLOG = 1024
 NOT_VOUCHED = "it must be a unix socket, whose peer the kernel vouches for"
 FIRST_PASSED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
+_MODE = re.compile("(0o?)?[0-7]{1,3}").fullmatch
+
 
 @dataclass(frozen=True)
-class SocketConfig:
+class SocketConfig(Checked):
     """The keys that every listener on a socket has. Times are in seconds.
 
     `vouched`: the kernel has to vouch for the peer, so that it must be a unix socket.
@@ -39,31 +44,27 @@ class SocketConfig:
     request_timeout: float = 10.0  # for a request that has begun to arrive
     deadline: float = 10.0  # after which a request is no longer answered
 
-    def __post_init__(self) -> None:
-        if parse_address(self.address)[0] == "tcp" and self.allow_users:
-            raise ValueError(f"allow_users: {NOT_VOUCHED}")
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
         try:
-            valid = 0 <= int(self.mode, 8) <= 0o777  # noqa: PLR2004
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError('mode: must be an octal string such as "0660"')
-        if self.max_connections < 1 or self.max_pending < 1:
-            raise ValueError("max_connections, max_pending: must be at least 1")
-        if self.request_timeout <= 0 or self.deadline <= 0:
-            raise ValueError("request_timeout, deadline: must be more than 0")
+            kind = parse_address(self.address)[0]
+        except ValueError as error:
+            yield str(error)
+        else:
+            if kind == "tcp" and (self.vouched or self.allow_users):
+                yield f"address: {NOT_VOUCHED}" if self.vouched else f"allow_users, address: {NOT_VOUCHED}"
+        if not _MODE(self.mode):
+            yield 'mode: must be an octal string such as "0660"'
+        yield from self.not_positive("max_connections", "max_pending", "request_timeout", "deadline")
 
 
-def check_domain(domain: str) -> None:
-    """Check a listener's key `domain`.
-
-    Raises:
-        ValueError: with the text to show.
-    """
+def domain_problems(domain: str) -> Iterator[str]:
+    """Yield what is wrong with a listener's key `domain`; it may be empty."""
     try:
-        domain_part(domain)
+        if domain:
+            domain_part(domain)
     except InvalidName as error:
-        raise ValueError(f"domain: {domain!r}: {error}") from None
+        yield f"domain: {domain!r}: {error}"
 
 
 def parse_address(address: str) -> tuple[str, str, int]:

@@ -171,7 +171,7 @@ async def test_no_program_is_a_mistake_in_the_configuration(program: str) -> Non
     [
         ({"command": ()}, "command"),
         ({"command": ("script.py",)}, "command: must begin with the absolute path"),
-        ({"command": ("/bin/true",), "processes": 0, "timeout": 0}, "processes: must be at least 1', 'timeout"),
+        ({"command": ("/bin/true",), "processes": 0, "timeout": 0}, "processes: must be more than 0', 'timeout"),
     ],
 )
 def test_what_a_configuration_may_not_say(keys: dict[str, object], problem: str) -> None:

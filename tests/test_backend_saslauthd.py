@@ -169,7 +169,7 @@ async def test_a_password_that_is_cancelled_frees_its_place(tmp: Path) -> None:
     [
         ({"path": "mux"}, "path: must be absolute"),
         ({"service": ""}, "service"),
-        ({"connections": 0, "timeout": 0}, "connections: must be at least 1', 'timeout"),
+        ({"connections": 0, "timeout": 0}, "connections: must be more than 0', 'timeout"),
     ],
 )
 def test_what_a_configuration_may_not_say(keys: dict[str, object], problem: str) -> None:

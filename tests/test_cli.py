@@ -181,7 +181,11 @@ def test_everything_that_is_wrong_is_told_at_once(tmp: Path) -> None:
         lines = ended.stderr.splitlines()
         assert len(lines) == 5
         assert all(line.startswith(f"extauth: {path}: ") for line in lines)
-        for place in ("daemon.stat: unknown key (did you mean 'state'?)", "listener.a.address: ", "listener.b: no protocol"):
+        for place in (
+            "daemon.stat: unknown key (did you mean 'state'?)",
+            "listener.a.address: ",
+            "listener.b.protocol: no protocol",
+        ):
             assert place in ended.stderr
         for place in ("backend.local.iterations: must be a whole number", "no backend 'locals'"):
             assert place in ended.stderr

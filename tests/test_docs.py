@@ -51,7 +51,7 @@ def test_the_examples_are_usable_as_they_are(example: Path) -> None:
 
 
 OURS = re.compile(r"^```toml\n(\[(?:daemon|listener|backend|domain)\b.*?)^```", re.MULTILINE | re.DOTALL)
-ELSEWHERE = re.compile(r": missing$|: name at least one$|no backend ")  # what a page shows only a part of
+ELSEWHERE = re.compile(r": missing\b|: name at least one\b|no backend ")  # what a page shows only a part of
 
 
 def problems(text: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ ALLOWED = {
     "secretfile threads lines throttle journal templates": "model errors",
     "bridge tls": "errors",
     "background": "",
-    "sockets": "errors jid",
+    "sockets": "errors jid values",
     "store": "model errors bridge",
     "backend": "model soon store threads",
     "imports": "model jid passwords",
@@ -38,14 +38,14 @@ ALLOWED = {
     "keystore": "store tokens model errors soon",
     "sessions": "store tokens model issuing soon",
     "subjects": "store model soon",
-    "sql": "backend background verifier model errors jid passwords secretfile threads tls",
+    "sql": "backend background verifier model errors jid passwords secretfile threads tls values",
     "fasttokens": "keystore store tokens model soon",
     "credentials": "keyring store tokens model soon",
     "changes": "backend issuing model errors soon",
     "purge": "credentials fasttokens keyring sessions subjects layers model store",
     "authority": "changes issuing throttle journal metrics model errors soon passwords",
-    "layers": "backend subjects changes issuing model errors soon store threads keyring jid passwords templates",
-    "settings": "model errors jid layers values",
+    "layers": "backend subjects changes issuing model errors soon store threads keyring jid passwords templates values",
+    "settings": "model errors jid layers store values",
     "plugins": "model errors backend listeners values",
     "court": "authority journal model sasl soon",
     "service": "authority changes layers issuing court backend plugins settings model errors jid passwords sasl journal "
@@ -62,10 +62,10 @@ ALLOWED = {
     "listeners": "",
     "listeners.*": "server service dialogue engine lines external dovecot admin sockets sessions sasl tokens jid "
     "issuing settings journal metrics model errors soon",
-    "fetch": "model errors",
+    "fetch": "model errors values",
     "revocation": "background model",
     "extauth_*": "fetch model issuing backend bridge errors jid passwords tokens store keyring keystore sessions subjects soon "
-    "threads credentials fasttokens secretfile templates verifier sql background tls",
+    "threads credentials fasttokens secretfile templates verifier sql background tls values",
 }
 EVERYTHING = {"cli"}  # imports whatever it composes; nobody imports it
 

@@ -235,7 +235,8 @@ def test_garbage_lets_nobody_in(answer: object) -> None:
         ({"issuer": ""}, "issuer: missing"),
         ({"require": ("x",)}, "require: 'x'"),
         ({"user": "sub"}, "user: names claims"),
-        ({"remember": 301}, "remember, remember_size"),
+        ({"remember": 301}, "remember: must be 0 to 300"),
+        ({"remember_size": 0}, "remember_size: must be more than 0"),
     ],
     ids=str,
 )

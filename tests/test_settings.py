@@ -3,9 +3,9 @@
 import importlib
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from extauth.errors import ConfigError
 from extauth.plugins import InstalledKinds
 from extauth.settings import BackendTable, Daemon, Domain, Listener, Settings, _Reader, load, read  # pyright: ignore[reportPrivateUsage]
+from extauth.values import Checked
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,6 +33,7 @@ class Door:
     reply: Literal["error", "deny"] = "error"
     level: Literal[1, 2] = 1
     group: str | None = None
+    domain: str = ""
 
     def __post_init__(self) -> None:
         if self.most < 1:
@@ -44,10 +46,18 @@ class Nothing:
 
 
 @dataclass(frozen=True)
-class Needy:
+class Needy(Checked):
     """A backend's keys, one of which has no default."""
 
     servers: tuple[str, ...]
+    level: int = 0
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong."""
+        if not self.servers:
+            yield "servers: name at least one"
+        if self.level < len(self.servers):
+            yield "servers: there are more than level says"
 
 
 class SomeKinds:
@@ -127,6 +137,7 @@ def test_a_type_is_the_backends_name_unless_told() -> None:
         [backend.people]
         type = "needy"
         servers = ["one"]
+        level = 1
         on_reject = "next"
         [domain.localhost]
         backends = ["people", "plain"]
@@ -134,7 +145,7 @@ def test_a_type_is_the_backends_name_unless_told() -> None:
         """
     ).backends
     assert backends["plain"] == BackendTable("plain", "plain", "stop", Nothing())
-    assert backends["people"] == BackendTable("people", "needy", "next", Needy(("one",)))
+    assert backends["people"] == BackendTable("people", "needy", "next", Needy(("one",), 1))
 
 
 def test_domains_are_known_by_their_canonical_name() -> None:
@@ -175,13 +186,13 @@ def test_an_anonymous_domain_needs_no_backend() -> None:
         ("[daemon]\nhash_threads = 1.0", "daemon.hash_threads: must be a whole number"),
         ("[daemon]\nhash_patience = 0", "daemon.hash_patience: must be more than 0"),
         ("[listener.front]", "listener.front.protocol: missing"),
-        ("[listener.front]\nprotocol = 1", "listener.front.protocol: missing"),
-        ("[listener.front]\nprotocol = 'dor'", "listener.front: no protocol 'dor'"),
+        ("[listener.front]\nprotocol = 1", "listener.front.protocol: must be a string"),
+        ("[listener.front]\nprotocol = 'dor'", "listener.front.protocol: no protocol 'dor'"),
         ("[listener.front]\nprotocol = 'door'\nchanges = 1", "listener.front.changes: must be true or false"),
         ("[listener.front]\nprotocol = 'door'\nmost = true", "listener.front.most: must be a whole number"),
         ("[listener.front]\nprotocol = 'door'\nmost = 0", "listener.front.most: must be at least 1"),
         ("[listener.front]\nprotocol = 'door'\nusers = 'a'", "listener.front.users: must be a list"),
-        ("[listener.front]\nprotocol = 'door'\nusers = ['a', 1]", "listener.front.users: must be a string"),
+        ("[listener.front]\nprotocol = 'door'\nusers = ['a', 1]", "listener.front.users: item 2 must be a string"),
         ("[listener.front]\nprotocol = 'door'\ngroup = 1", "listener.front.group: must be a string"),
         (
             "[listener.front]\nprotocol = 'door'\nreply = 'eror'",
@@ -193,18 +204,18 @@ def test_an_anonymous_domain_needs_no_backend() -> None:
             "[listener.admin]\nprotocol = 'door'",
             'listener.admin.protocol: must be "admin", unless another listener has that protocol',
         ),
-        ("[backend.people]\ntype = 'lpda'", "backend.people: no backend type 'lpda'"),
-        ("[backend.people]\ntype = 3", "backend.people: no backend type '3'"),
+        ("[backend.people]\ntype = 'lpda'", "backend.people.type: no backend type 'lpda'"),
+        ("[backend.people]\ntype = 3", "backend.people.type: must be a string"),
         ("[backend.plain]\non_reject = 'maybe'", 'backend.plain.on_reject: must be "stop" or "next"'),
         ("[backend.needy]", "backend.needy.servers: missing"),
-        ("[domain.a]\nbackends = []", 'domain."a".backends: name at least one'),
-        ("[domain.a]", 'domain."a".backends: name at least one'),
+        ("[domain.a]\nbackends = []", 'domain."a".backends: name at least one, unless anonymous = true'),
+        ("[domain.a]", 'domain."a".backends: name at least one, unless anonymous = true'),
         ("[domain.a]\nanonymous = true\nproxies = ['a b']", "domain.\"a\".proxies: 'a b': a local part with U+0020"),
         ("[domain.a]\nbackends = ['needy']", "backend.needy.servers: missing"),
         ("[domain.a]\nbackends = ['other']", "domain.\"a\".backends: no backend 'other': no backend type 'other'"),
         (
             "[backend.people]\ntype = 'plain'\n[domain.a]\nbackends = ['poeple']",
-            "domain.\"a\".backends: no backend 'poeple' (did you mean 'people'?): no backend type 'poeple'",
+            "domain.\"a\".backends: no backend 'poeple' (did you mean 'people'?)",
         ),
         (
             "[domain.example.com]\nbackends = ['plain']",
@@ -234,34 +245,111 @@ def test_all_problems_are_told_at_once() -> None:
         [daemon]
         drain = "x"
         stat = "y"
+        hash_threads = -1
         [listener.front]
         protocol = "door"
         most = 0
+        users = [1, "a", 2]
+        patiense = 1
         [listener.other]
         protocol = "window"
+        [listener.third]
+        protcol = "door"
+        [listener.fourth]
+        protocol = "door"
+        domain = "b.c"
         [backend.needy]
         severs = []
+        on_rejct = "next"
+        learn_days = 0
+        [backend.needy.cache]
+        ttl = "x"
+        grace = -1
         [backend.needier]
         type = "needy"
+        on_reject = "perhaps"
+        [backend.neediest]
+        tpye = "needy"
         [domain.a]
-        backends = ["need", "needy"]
+        backends = ["need", "needy", 1]
         [domain."a b"]
-        backends = ["plain"]
+        backends = ["plainer"]
         on_outage = "panic"
+        proxies = ["a b", "c d"]
+        [domain."A"]
         """
     )
-    assert [problem.partition(":")[0] for problem in told] == [
-        "colour",
-        "daemon.stat",
-        "daemon.drain",
-        "listener.front.most",
-        "listener.other",
-        "backend.needy.severs",
-        "backend.needy.servers",
-        "backend.needier.servers",
-        'domain."a".backends',
-        'domain."a b".on_outage',
-    ]
+    assert told == (
+        "colour: unknown key",
+        "daemon.stat: unknown key (did you mean 'state'?)",
+        "daemon.drain: must be a number",
+        "daemon.hash_threads: must be 0 (one a processor) to 1024",
+        "listener.front.patiense: unknown key (did you mean 'patience'?)",
+        "listener.front.users: item 1 must be a string",
+        "listener.front.users: item 3 must be a string",
+        "listener.front.most: must be at least 1",
+        "listener.other.protocol: no protocol 'window'",
+        "listener.third.protcol: unknown key (did you mean 'protocol'?)",
+        "listener.fourth.address: listener.front has the same, here",
+        "backend.needy.cache.ttl: must be a number",
+        "backend.needy.cache.grace: must be 0 (off) to 604800",
+        "backend.needy.learn_days: must be more than 0",
+        "backend.needy.severs: unknown key (did you mean 'servers'?)",
+        "backend.needy.on_rejct: unknown key (did you mean 'on_reject'?)",
+        'backend.needier.on_reject: must be "stop" or "next"',
+        "backend.needier.servers: missing",
+        "backend.neediest.tpye: unknown key (did you mean 'type'?)",
+        'domain."a".backends: item 3 must be a string',
+        "domain.\"a\".backends: no backend 'need' (did you mean 'needy'?)",
+        'domain."a b".on_outage: must be "stop" or "next"',
+        "domain.\"a b\".proxies: 'a b': a local part with U+0020",
+        "domain.\"a b\".proxies: 'c d': a local part with U+0020",
+        "domain.\"a b\".backends: no backend 'plainer': no backend type 'plainer'",
+        'domain."a b": not a domain name',
+        'domain."A".backends: name at least one, unless anonymous = true',
+        'domain."A": the same domain is configured twice',
+        "listener.fourth.domain: 'b.c' is not configured",
+    )
+
+
+def test_what_comes_of_a_mistake_is_not_told() -> None:
+    told = problems(
+        """
+        [backend.one]
+        type = "needy"
+        servers = "a"
+        level = "high"
+        [backend.two]
+        type = "needy"
+        servers = ["a"]
+        levl = 2
+        [domain.a]
+        anonymos = true
+        """
+    )
+    assert told == (
+        "backend.one.servers: must be a list",
+        "backend.one.level: must be a whole number",
+        "backend.two.levl: unknown key (did you mean 'level'?)",
+        "domain.\"a\".anonymos: unknown key (did you mean 'anonymous'?)",
+    )
+
+
+def test_whatever_may_be_written_in_keys_is_told_as_toml_has_it() -> None:
+    assert problems('"a b\\n" = 1\n' + MINIMAL) == ('"a b\\n": unknown key',)
+    assert problems(f'{MINIMAL}[backend.plain]\n"x.y" = 1') == ('backend.plain."x.y": unknown key',)
+
+
+def test_a_listeners_domain_is_not_missed_where_domains_can_not_be_read() -> None:
+    front = '[listener.front]\nprotocol = "door"\ndomain = "b.c"\n'
+    assert problems(f'{front}[domain.b.c]\n[domain.a]\nbackends = ["plain"]') == (
+        'domain."b": a name with dots needs quotes, as in [domain."example.com"]',
+    )
+    assert problems(f"{front}[domains.a]") == ("domains: unknown key (did you mean 'domain'?)",)
+
+
+def test_a_table_that_is_mistyped_is_told_alone() -> None:
+    assert problems('[domains."example.com"]\nbackends = ["plain"]') == ("domains: unknown key (did you mean 'domain'?)",)
 
 
 def test_a_backend_that_lacks_a_key_is_told_once_for_all_domains() -> None:
@@ -269,10 +357,16 @@ def test_a_backend_that_lacks_a_key_is_told_once_for_all_domains() -> None:
     assert told == ("backend.needy.servers: missing",)
 
 
-@pytest.mark.parametrize("text", ["[daemon", "a = 1\na = 2", f"a = {'1' * 5000}", "a = '\0'"])
+@pytest.mark.parametrize("text", ["[daemon", "a = 1\na = 2", f"a = {'1' * 5000}", "a = '\0'", f"a = {'[' * 5000}"])
 def test_what_is_not_toml_is_told(text: str) -> None:
     (problem,) = problems(text)
     assert problem.startswith("not TOML: ")
+
+
+def test_a_mistake_of_toml_has_a_line_and_a_column() -> None:
+    assert problems("[daemon]\ndrain = 07") == (
+        "not TOML: Expected newline or end of document after a statement (at line 2, column 10)",
+    )
 
 
 def test_an_error_shows_all_of_its_problems() -> None:
@@ -286,6 +380,24 @@ JUNK = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
     max_leaves=5,
 )
+
+
+TYPES = [
+    "ldap",
+    "http",
+    "tokens",
+    "sqlite",
+    "postgres",
+    "mysql",
+    "jwt",
+    "signed",
+    "oauth",
+    "program",
+    "saslauthd",
+    "file",
+    "local",
+]
+PROTOCOLS = ["ejabberd", "prosody", "dovecot", "saslauthd", "admin"]
 
 
 def tables(*keys: str) -> st.SearchStrategy[dict[str, Any]]:
@@ -310,6 +422,30 @@ CONFIGURATIONS = st.fixed_dictionaries(
 def test_whatever_is_configured_the_only_error_is_a_config_error(configuration: dict[str, Any]) -> None:
     with suppress(ConfigError):
         assert _Reader(SomeKinds()).read(configuration).domains
+
+
+def plugged(key: str, name: str, cls: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return tables of junk, and of what is nearly right, for the keys of a plug-in."""
+    values = st.one_of(JUNK, st.sampled_from(["", "/a", "a", ["a"], [""], ["/a"], 0, -1, 1, True, "{user}", "unix:/a"]))
+    return st.fixed_dictionaries({key: st.just(name)}, optional={f.name: values for f in fields(cls)})
+
+
+BACKENDS = st.one_of([plugged("type", name, InstalledKinds().backend(name)) for name in TYPES])
+LISTENERS = st.one_of([plugged("protocol", name, InstalledKinds().listener(name)) for name in PROTOCOLS])
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "listener": st.dictionaries(st.sampled_from("ab"), LISTENERS, max_size=2),
+            "backend": st.dictionaries(st.sampled_from("ab"), BACKENDS, max_size=2),
+            "domain": st.fixed_dictionaries({"a": st.fixed_dictionaries({"backends": st.just(["a"])})}),
+        }
+    )
+)
+def test_whatever_a_plug_in_is_told_the_only_error_is_a_config_error(configuration: dict[str, Any]) -> None:
+    with suppress(ConfigError):
+        assert _Reader(InstalledKinds()).read(configuration).backends
 
 
 @given(st.text(st.one_of(st.sampled_from("[]=.\"'\n#0a"), st.characters()), max_size=40))
@@ -410,6 +546,100 @@ def test_names_that_would_break_an_audit_line_are_refused(name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read(text, InstalledKinds())
     assert "a name is of letters" in refused.value.problems[0]
+
+
+def test_mistakes_in_many_tables_are_each_told_once() -> None:
+    text = """
+        [daemon]
+        state = "/var/lib/extauth/state.db"
+        hash_thread = 4
+        [listener.one]
+        protocol = "ejabberd"
+        mode = "rw"
+        deadline = 60
+        max_connections = 0
+        allow_changes = "no"
+        [listener.two]
+        protocol = "dovecot"
+        address = "tcp:192.0.2.1:80"
+        domain = "exmaple.com"
+        [listener.three]
+        protocol = "saslauthd"
+        domain = "a b"
+        [listener.four]
+        protocol = "ejabberd"
+        [backend.people]
+        type = "ldap"
+        servers = ["ldap://ldap.example.com", "https://ldap.example.com"]
+        bse = "dc=example"
+        scram = ["SHA-1", "SHA256"]
+        threads = 0
+        [backend.app]
+        type = "http"
+        ulr = "https://app.example.com/"
+        api = "jsxc"
+        timeout = -1
+        [backend.web]
+        type = "postgres"
+        database = 5
+        usr = "x"
+        query = "SELECT 1"
+        port = 70000
+        [backend.tokens]
+        access_lifetime = 0
+        grace = 11
+        max_sessions = 0
+        [backend.id]
+        type = "jwt"
+        preset = "oidcc"
+        skew = -1
+        jwks_url = "http://id.example.com"
+        [domain."example.com"]
+        backends = ["tokns", "people"]
+        certificate_names = ["mail", "xmppaddr"]
+        ports = [0]
+        """
+    with pytest.raises(ConfigError) as caught:
+        read(text, InstalledKinds())
+    assert caught.value.problems == (
+        "daemon.hash_thread: unknown key (did you mean 'hash_threads'?)",
+        "daemon.state: must be of the form sqlite:///absolute/path or postgresql://user@host/database",
+        "listener.one.allow_changes: must be true or false",
+        'listener.one.mode: must be an octal string such as "0660"',
+        "listener.one.max_connections: must be more than 0",
+        "listener.one.deadline: must be at most 28: ejabberd itself gives up after 30 seconds",
+        "listener.two.address: 'tcp:192.0.2.1:80': must be a loopback address and a port, such as tcp:127.0.0.1:23662",
+        "listener.three.domain: 'a b': not a domain name",
+        "listener.four.address: listener.one has the same, unix:/run/extauth/ejabberd.sock",
+        "backend.people.bse: unknown key (did you mean 'base'?)",
+        'backend.people.scram: item 2 must be "SHA-1" or "SHA-256" or "SHA-384" or "SHA-512" (did you mean "SHA-256"?)',
+        (
+            "backend.people.servers: ldap://ldap.example.com: needs start_tls = true, "
+            "or allow_plaintext = true if passwords may be read"
+        ),
+        "backend.people.servers: https://ldap.example.com: must be ldaps://HOST, ldap://HOST, or with :PORT",
+        "backend.people.threads: must be more than 0",
+        "backend.app.ulr: unknown key (did you mean 'url'?)",
+        "backend.app.timeout: must be more than 0",
+        'backend.app.secret_file: api = "jsxc" signs its requests',
+        "backend.web.usr: unknown key (did you mean 'user'?)",
+        "backend.web.database: must be a string",
+        "backend.web.query: holds neither $user nor $jid",
+        "backend.web.port: must be 1 to 65535",
+        "backend.tokens.access_lifetime: must be 1 second to 10000 days",
+        "backend.tokens.grace: must be 0 to 10 seconds",
+        "backend.tokens.max_sessions: must be 1 to 1000",
+        'backend.id.preset: must be "none" or "oidc" or "ejabberd" or "talkjs" (did you mean "oidc"?)',
+        "backend.id.jwks_url: http:// shows passwords to the network; use https:// or set allow_plaintext = true",
+        "backend.id.skew: must be 0 to 60",
+        (
+            'domain."example.com".certificate_names: item 2 must be '
+            '"xmppAddr" or "mail" or "emailAddress" or "commonName" or "userId" (did you mean "xmppAddr"?)'
+        ),
+        'domain."example.com".ports: 0 is no port',
+        "domain.\"example.com\".backends: no backend 'tokns' (did you mean 'tokens'?)",
+        "listener.two.domain: 'exmaple.com' is not configured (did you mean 'example.com'?)",
+    )
 
 
 def test_what_a_backend_finds_wrong_is_told_one_by_one_in_its_place() -> None:

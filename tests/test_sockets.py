@@ -257,7 +257,7 @@ def test_a_passed_socket_whose_peer_nobody_vouches_for_is_refused(
 
 
 def test_whom_to_allow_can_be_told_of_unix_sockets_only() -> None:
-    with pytest.raises(ValueError, match="allow_users: it must be a unix socket"):
+    with pytest.raises(ValueError, match="allow_users, address: it must be a unix socket"):
         SocketConfig("tcp:127.0.0.1:0", allow_users=("root",))
 
 

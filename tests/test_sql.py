@@ -310,7 +310,7 @@ POSTGRES = 'type = "postgres"\nhost = "db.example.com"\ndatabase = "app"\nuser =
         (f'{SQLITE}\nquery = "SELECT $user"\ntable_prefix = "x_"', "table_prefix: goes with a preset"),
         (f'{SQLITE}\npreset = "django"\nscheme = "md5"', "scheme: 'md5': there are"),
         (f'{SQLITE}\npreset = "django"\nweak = ["md5x"]', "weak: 'md5x': there are"),
-        (f'{SQLITE}\npreset = "django"\nscram = ["MD5"]', "scram: must be"),
+        (f'{SQLITE}\npreset = "django"\nscram = ["MD5"]', "scram: item 1 must be"),
         (f'{SQLITE}\npreset = "django"\nconnections = 0', "connections: must be"),
         (f'{SQLITE}\npreset = "django"\ntimeout = 0', "timeout: must be more than 0"),
         (f'{SQLITE}\npreset = "django"\nmin_length = 0', "min_length: must be"),

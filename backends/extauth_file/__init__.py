@@ -1,6 +1,6 @@
 """Backend `file`: users in a file of lines, Dovecot's passwd-file or Apache's htpasswd; read again when it changes."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from extauth.jid import InvalidName, domain_part
 from extauth.model import Accept, Answer, CheckCertificate, CheckPassword, Decoy, FindKeys, Reject, Request, UserExists
 from extauth.passwords.stored import WEAK
 from extauth.soon import Soon, settle
+from extauth.values import Checked
 from extauth.verifier import Verifier
 from extauth_file.table import Entry, Table, read, told
 from extauth_file.watched import WatchedFile
@@ -22,24 +23,24 @@ MOST_TOLD = 20  # lines that can't be used are logged one by one
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """[backend.NAME] of `type = "file"`."""
 
     path: str  # of the file
     domain: str = ""  # of the users whose line tells none; empty: they are users of every domain that asks
     weak_schemes: tuple[str, ...] = ()  # of docs/password-formats.md, that are allowed
 
-    def __post_init__(self) -> None:
-        problems = [f"weak_schemes: {name!r} is not one of {', '.join(sorted(WEAK))}" for name in {*self.weak_schemes} - WEAK]
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        for name in sorted({*self.weak_schemes} - WEAK):
+            yield f"weak_schemes: {name!r} is not one of {', '.join(sorted(WEAK))}"
         if not self.path.startswith("/"):
-            problems.append("path: must be an absolute path")
+            yield "path: must be an absolute path"
         try:
             if self.domain and domain_part(self.domain) != self.domain:
-                problems.append(f"domain: must be written {domain_part(self.domain)}")
+                yield f"domain: must be written {domain_part(self.domain)}"
         except InvalidName as error:
-            problems.append(f"domain: {error}")
-        if problems:
-            raise ValueError(*sorted(problems))
+            yield f"domain: {error}"
 
 
 @asynccontextmanager

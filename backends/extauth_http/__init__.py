@@ -1,6 +1,6 @@
 """Backend `http`: the web application decides, by an API that it has or one of your own."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -34,18 +34,17 @@ class Config(FetchConfig):
     name_member: str = ""  # generic: the member that holds the user's canonical name
     role_member: str = ""  # generic: the member that holds the user's role
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        problems = self.check_url("url", self.url)
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
+        yield from self.check_url("url", self.url)
         if self.api == "jsxc" and self.secret_file is None:
-            problems.append('secret_file: api = "jsxc" signs its requests')
+            yield 'secret_file: api = "jsxc" signs its requests'
         if self.api == "mongooseim" and not self.password_in_url:
-            problems.append(
+            yield (
                 'password_in_url: api = "mongooseim" asks by GET and so shows passwords to logs on the way; '
                 "set it to true to have it so, or take another api"
             )
-        if problems:
-            raise ValueError(*problems)
 
 
 @asynccontextmanager

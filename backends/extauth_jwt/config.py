@@ -1,5 +1,6 @@
 """The keys of a `jwt` backend, and what its presets put in their places."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,11 +41,11 @@ class Config(FetchConfig):
     jwks_fresh: int = 3600  # after which keys are fetched again
     jwks_stale: int = DAY  # after which they are used no more, if that failed
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        problems = [*self._check_keys(), *self._check_claims()]
-        if problems:
-            raise ValueError(*problems)
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
+        yield from self._check_keys()
+        yield from self._check_claims()
 
     def _check_keys(self) -> list[str]:
         problems = [
@@ -54,8 +55,10 @@ class Config(FetchConfig):
             problems += self.check_url("jwks_url", self.jwks_url)
         held = bool(self.secret_files or self.key_files)
         if held == self.asks:
-            problems.append("secret_files, key_files, jwks_url: keys come either from files or from the issuer")
-        if self.discovers and not held:
+            problems.append(
+                'secret_files, key_files, jwks_url: keys come from files, or from the issuer (jwks_url, preset = "oidc")'
+            )
+        if self.discovers and self.issuer:
             problems += self.check_url("issuer", self.issuer)
         if not 0 < self.jwks_fresh <= self.jwks_stale <= 7 * DAY:
             problems.append("jwks_fresh, jwks_stale: must be in order, and no more than a week")
@@ -65,9 +68,11 @@ class Config(FetchConfig):
         problems: list[str] = []
         open_preset = self.preset in ("ejabberd", "talkjs")
         if not self.issuer and self.preset != "ejabberd":
-            problems.append("issuer: missing")
+            problems.append('issuer: missing, unless preset = "ejabberd"')
         if not self.audience and not open_preset:
-            problems.append("audience: missing; without it, tokens made for any other application would log in")
+            problems.append(
+                f'audience: missing (preset = "{self.preset}" needs it); without, tokens for any other application would log in'
+            )
         problems += self.rules.problems()
         if why := self.naming.problem():
             problems.append(f"user: {why}")

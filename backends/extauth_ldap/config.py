@@ -1,6 +1,6 @@
 """The keys of the configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -9,6 +9,7 @@ from extauth.model import Secret
 from extauth.passwords.stored import WEAK, WRITABLE
 from extauth.secretfile import read_secret
 from extauth.templates import Template
+from extauth.values import Checked
 from extauth_ldap.templates import bind_name_template, dn_value, filter_value
 
 BRACED = ("dovecot-", "ldap-", "ssha")  # how the names of forms begin that are written as {SCHEME}
@@ -16,7 +17,7 @@ PORTS = {"ldap": 389, "ldaps": 636}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """[backend.NAME] of `type = "ldap"`."""
 
     servers: tuple[str, ...]  # ldaps:// or ldap:// URLs in order of preference
@@ -49,18 +50,17 @@ class Config:
     timeout: float = 4.0  # seconds that a request may take
     server_timeout: float = 1.5  # seconds of them that one server may take
 
-    def __post_init__(self) -> None:
-        problems = [*self._server_problems(), *self._template_problems(), *self._password_problems(), *self._group_problems()]
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from self._server_problems()
+        yield from self._template_problems()
+        yield from self._password_problems()
+        yield from self._group_problems()
         if (self.bind_dn is None) != (self.bind_password_file is None):
-            problems.append("bind_dn, bind_password_file: give both or none")
+            yield "bind_dn, bind_password_file: give both or none"
         if self.client_key is not None and self.client_certificate is None:
-            problems.append("client_key: needs client_certificate")
-        if self.threads < 1:
-            problems.append("threads: must be at least 1")
-        if min(self.queue_patience, self.timeout, self.server_timeout) <= 0:
-            problems.append("queue_patience, timeout, server_timeout: must be more than 0")
-        if problems:
-            raise ValueError(*problems)
+            yield "client_key: needs client_certificate"
+        yield from self.not_positive("threads", "queue_patience", "timeout", "server_timeout")
 
     def _server_problems(self) -> list[str]:
         problems = [] if self.servers else ["servers: name at least one"]

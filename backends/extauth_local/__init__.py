@@ -1,6 +1,6 @@
 """Backend `local`: accounts in the state store, passwords kept only as SCRAM keys (RFC 5802, XEP-0438)."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,14 @@ from extauth.errors import ConfigError
 from extauth.passwords import scram
 from extauth.passwords.prepare import LONGEST
 from extauth.passwords.rules import Rules
+from extauth.values import Checked
 from extauth_local.accounts import LocalBackend
 
 MIN_LENGTH = 8  # NIST SP 800-63B section 5.1.1.2
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """[backend.local]: the rules for passwords that are set; those already stored are not touched by a change here."""
 
     iterations: int = scram.ADVISED_ITERATIONS
@@ -24,11 +25,12 @@ class Config:
     max_length: int = LONGEST
     blocklist: str | None = None  # a file of passwords that nobody may choose, one a line
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
         if not scram.MIN_ITERATIONS <= self.iterations <= scram.MAX_ITERATIONS:
-            raise ValueError(f"iterations: must be {scram.MIN_ITERATIONS} to {scram.MAX_ITERATIONS}")
+            yield f"iterations: must be {scram.MIN_ITERATIONS} to {scram.MAX_ITERATIONS}"
         if not 1 <= self.min_length <= self.max_length <= LONGEST:
-            raise ValueError(f"min_length, max_length: must be in order and from 1 to {LONGEST}")
+            yield f"min_length, max_length: must be in order and from 1 to {LONGEST}"
 
 
 @asynccontextmanager

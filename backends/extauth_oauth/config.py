@@ -1,5 +1,6 @@
 """The keys of an `oauth` backend."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,35 +31,34 @@ class Config(FetchConfig):
     remember: float = 30.0  # how long a yes is remembered
     remember_size: int = 10_000
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        problems: list[str] = []
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
         if bool(self.introspection_url) == bool(self.userinfo_url):
-            problems.append("introspection_url, userinfo_url: one of them")
+            yield "introspection_url, userinfo_url: one of them"
         elif self.introspection_url:
-            problems += self.check_url("introspection_url", self.introspection_url)
+            yield from self.check_url("introspection_url", self.introspection_url)
             if not self.client_id or self.client_secret_file is None:
-                problems.append("client_id, client_secret_file: introspection is for those who say who they are")
+                yield "client_id, client_secret_file: introspection is for those who say who they are"
             if not self.audience and not self.clients:
-                problems.append("audience, clients: without them, tokens made for any other application would log in")
+                yield "audience, clients: without them, tokens made for any other application would log in"
         else:
-            problems += self.check_url("userinfo_url", self.userinfo_url)
+            yield from self.check_url("userinfo_url", self.userinfo_url)
             if not self.any_client:
-                problems.append(
+                yield (
                     "any_client: userinfo does not tell for whom a token was made, so that whoever got one of a user can "
                     "log in as that user; set it to true if all clients of the issuer are yours"
                 )
         if not self.issuer:
-            problems.append("issuer: missing")
-        problems += self.rules.problems()
+            yield "issuer: missing"
+        yield from self.rules.problems()
         if why := self.naming.problem():
-            problems.append(f"user: {why}")
-        if not 0 <= self.remember <= LONGEST_MEMORY or self.remember_size < 1:
-            problems.append(f"remember, remember_size: must be 0 to {LONGEST_MEMORY} seconds, and at least 1")
+            yield f"user: {why}"
+        if not 0 <= self.remember <= LONGEST_MEMORY:
+            yield f"remember: must be 0 to {LONGEST_MEMORY}"
+        yield from self.not_positive("remember_size")
         if self.userinfo_url and self.client_secret_file:
-            problems.append("client_secret_file: userinfo needs none")
-        if problems:
-            raise ValueError(*problems)
+            yield "client_secret_file: userinfo needs none"
 
     @property
     def naming(self) -> Naming:

@@ -1,6 +1,6 @@
 """Backend `postgres`: accounts in the tables of PostgreSQL, by asyncpg over a bridge."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,10 +32,11 @@ class Config(ServerConfig):
 
     listen: str | None = None  # a channel on which changes of accounts are told (NOTIFY)
 
-    def problems(self) -> list[str]:
-        """Return what is wrong, each with its key."""
-        fits = self.listen is None or 0 < len(self.listen.encode()) <= LONGEST_NAME
-        return [*super().problems(), *([] if fits else [f"listen: must be 1 to {LONGEST_NAME} bytes"])]
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
+        if self.listen is not None and not 0 < len(self.listen.encode()) <= LONGEST_NAME:
+            yield f"listen: must be 1 to {LONGEST_NAME} bytes"
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ a site keeps its script and gains everything around it: other servers and mechan
 """
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,13 +27,14 @@ from extauth.model import (
     SetPassword,
     UserExists,
 )
+from extauth.values import Checked
 from extauth_program.pool import Pool
 
 FAREWELL = 1.0  # seconds that killed processes may take to be gone
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """[backend.NAME] of `type = "program"`."""
 
     command: tuple[str, ...]  # the program and its arguments; no shell is involved
@@ -41,16 +42,11 @@ class Config:
     timeout: float = 8.0  # seconds that an answer may take, the wait for a free process included
     allow_changes: bool = False  # whether it may be told to set passwords, register and remove accounts
 
-    def __post_init__(self) -> None:
-        problems: list[str] = []
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
         if not self.command or not self.command[0].startswith("/"):
-            problems.append("command: must begin with the absolute path of a program")
-        if self.processes < 1:
-            problems.append("processes: must be at least 1")
-        if self.timeout <= 0:
-            problems.append("timeout: must be more than 0")
-        if problems:
-            raise ValueError(*problems)
+            yield "command: must begin with the absolute path of a program"
+        yield from self.not_positive("processes", "timeout")
 
 
 @asynccontextmanager

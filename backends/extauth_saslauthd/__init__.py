@@ -5,7 +5,7 @@ the answer is one such string that begins with "OK" or "NO" (cyrus-sasl saslauth
 not tell an unknown user from a wrong password, so every "NO" is a wrong password.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -15,13 +15,14 @@ import trio
 from extauth.backend import Backend, Context
 from extauth.errors import BackendDown
 from extauth.model import Accept, CheckPassword, Reason, Reject, Request
+from extauth.values import Checked
 
 MAX_STRING = 256  # bytes; saslauthd refuses more (MAX_REQ_LEN)
 MAX_ANSWER = 1024
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """[backend.NAME] of `type = "saslauthd"`."""
 
     path: str = "/run/saslauthd/mux"
@@ -30,18 +31,13 @@ class Config:
     connections: int = 16  # at a time: saslauthd works on as many as it has processes
     timeout: float = 8.0  # seconds that an answer may take, the wait for a connection included
 
-    def __post_init__(self) -> None:
-        problems: list[str] = []
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
         if not self.path.startswith("/"):
-            problems.append("path: must be absolute")
+            yield "path: must be absolute"
         if not 1 <= len(self.service.encode()) <= MAX_STRING:
-            problems.append(f"service: must have 1 to {MAX_STRING} bytes")
-        if self.connections < 1:
-            problems.append("connections: must be at least 1")
-        if self.timeout <= 0:
-            problems.append("timeout: must be more than 0")
-        if problems:
-            raise ValueError(*problems)
+            yield f"service: must have 1 to {MAX_STRING} bytes"
+        yield from self.not_positive("connections", "timeout")
 
 
 @asynccontextmanager

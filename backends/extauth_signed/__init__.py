@@ -1,6 +1,6 @@
 """Backend `signed`: tokens that a web application signs with a shared secret: those of xcauth and JSXC, and TalkJS's."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -11,21 +11,22 @@ from extauth.backend import Backend, Context
 from extauth.errors import ConfigError
 from extauth.model import VIA, Accept, Answer, CheckPassword, CheckToken, Reason, Reject, Request
 from extauth.secretfile import read_secret
+from extauth.values import Checked
 from extauth_signed.formats import Format, TalkJs, Xcauth
 
 _log = structlog.get_logger("signed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Checked):
     """[backend.NAME] of `type = "signed"`."""
 
     format: Literal["xcauth", "talkjs"]
     secret_files: tuple[str, ...]  # several while one takes the other's place
 
-    def __post_init__(self) -> None:
-        if not self.secret_files:
-            raise ValueError("secret_files: name at least one")
+    def problems(self) -> Iterable[str]:
+        """Return what is wrong, each with its key."""
+        return [] if self.secret_files else ["secret_files: name at least one"]
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,9 +27,11 @@ class Config(SqlConfig):
 
     path: str  # of the file
 
-    def problems(self) -> list[str]:
-        """Return what is wrong, each with its key."""
-        return [*super().problems(), *([] if self.path.startswith("/") else ["path: must be absolute"])]
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
+        if not self.path.startswith("/"):
+            yield "path: must be absolute"
 
 
 def open(config: Config, context: Context) -> AbstractAsyncContextManager[Backend]:  # noqa: A001 - the name every backend has

@@ -1,17 +1,21 @@
 """The keys of a `tokens` backend."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from extauth.tokens.kinds import ACCESS, DAY, GUEST, REFRESH
+from extauth.values import Checked
 
 LONGEST_GRACE = 10  # seconds: as long as a successor may be asked for again, a thief may, too
 MOST_SESSIONS = 1000
 MOST_APP_PASSWORDS = 12  # with the password itself and some temporary tokens they are candidates of SCRAM
 
+_IN_ORDER = (("access_lifetime", "refresh_lifetime", "session_lifetime"), ("relogin_lifetime", "session_lifetime"))
+
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """[backend.tokens]: lifetimes are in seconds."""
 
     mode: Literal["rotating", "mongooseim"] = "rotating"
@@ -33,19 +37,20 @@ class Config:
     token_secret_file: str | None = None  # mode "mongooseim": a key shared with MongooseIM
     provision_pre_shared_file: str | None = None  # the key of whoever makes provision tokens
 
-    def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self) if field.name.endswith("_lifetime")):
-            if not 0 < getattr(self, name) <= 10_000 * DAY:
-                raise ValueError(f"{name}: must be 1 second to 10000 days")
-        if not self.access_lifetime <= self.refresh_lifetime <= self.session_lifetime:
-            raise ValueError("access_lifetime, refresh_lifetime, session_lifetime: must be in order")
-        if self.relogin_lifetime > self.session_lifetime:
-            raise ValueError("relogin_lifetime, session_lifetime: must be in order")
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        lifetimes = {field.name: getattr(self, field.name) for field in fields(self) if field.name.endswith("_lifetime")}
+        off = {key for key, lifetime in lifetimes.items() if not 0 < lifetime <= 10_000 * DAY}
+        yield from (f"{key}: must be 1 second to 10000 days" for key in lifetimes if key in off)
+        for keys in _IN_ORDER:
+            chosen = [lifetimes[key] for key in keys]
+            if chosen != sorted(chosen) and off.isdisjoint(keys):
+                yield f"{', '.join(keys)}: must be in order"
         if not 0 <= self.grace <= LONGEST_GRACE:
-            raise ValueError(f"grace: must be 0 to {LONGEST_GRACE} seconds")
+            yield f"grace: must be 0 to {LONGEST_GRACE} seconds"
         if not 1 <= self.max_sessions <= MOST_SESSIONS:
-            raise ValueError(f"max_sessions: must be 1 to {MOST_SESSIONS}")
+            yield f"max_sessions: must be 1 to {MOST_SESSIONS}"
         if not 0 <= self.max_app_passwords <= MOST_APP_PASSWORDS:
-            raise ValueError(f"max_app_passwords: must be 0 to {MOST_APP_PASSWORDS}")
+            yield f"max_app_passwords: must be 0 to {MOST_APP_PASSWORDS}"
         if self.mode == "rotating" and self.token_secret_file is not None:
-            raise ValueError('token_secret_file: another server\'s tokens know no families; it needs mode = "mongooseim"')
+            yield 'token_secret_file: another server\'s tokens know no families; it needs mode = "mongooseim"'

@@ -1,10 +1,12 @@
 """The keys that any backend's table may have, whatever its type."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from extauth.passwords.scram import ADVISED_ITERATIONS, MAX_ITERATIONS, MIN_ITERATIONS
 from extauth.templates import Template
+from extauth.values import Checked
 
 DAY = 86_400
 MAX_GRACE = 7 * DAY
@@ -12,7 +14,7 @@ MAX_REPEATS = 3_600
 
 
 @dataclass(frozen=True)
-class CacheRules:
+class CacheRules(Checked):
     """[backend.NAME.cache]: what is remembered of the passwords that the backend has judged; nothing by default."""
 
     ttl: float = 0.0  # seconds for which an accepted password is accepted again without asking
@@ -20,15 +22,15 @@ class CacheRules:
     repeats: float = 0.0  # seconds for which a refused password is refused again without asking
     entries: int = 10_000  # of each kind
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
         if not 0 <= self.ttl <= DAY:
-            raise ValueError(f"ttl: must be 0 (off) to {DAY}")
+            yield f"ttl: must be 0 (off) to {DAY}"
         if not 0 <= self.grace <= MAX_GRACE:
-            raise ValueError(f"grace: must be 0 (off) to {MAX_GRACE}")
+            yield f"grace: must be 0 (off) to {MAX_GRACE}"
         if not 0 <= self.repeats <= MAX_REPEATS:
-            raise ValueError(f"repeats: must be 0 (off) to {MAX_REPEATS}")
-        if self.entries < 1:
-            raise ValueError("entries: must be at least 1")
+            yield f"repeats: must be 0 (off) to {MAX_REPEATS}"
+        yield from self.not_positive("entries")
 
     @property
     def used(self) -> bool:
@@ -37,20 +39,22 @@ class CacheRules:
 
 
 @dataclass(frozen=True)
-class NameRules:
+class NameRules(Checked):
     """[backend.NAME.names]: what the backend calls a user."""
 
     strip_prefix: str = ""  # users without it are not the backend's
     strip_suffix: str = ""
     template: str = "{user}"
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
         try:
             Template(self.template)
         except ValueError as error:
-            raise ValueError(f"template: {error}") from None
-        if self.template.count("{user}") != 1:
-            raise ValueError("template: must hold {user} once")
+            yield f"template: {error}"
+        else:
+            if self.template.count("{user}") != 1:
+                yield "template: must hold {user} once"
 
     @property
     def used(self) -> bool:
@@ -59,7 +63,7 @@ class NameRules:
 
 
 @dataclass(frozen=True)
-class Layers:
+class Layers(Checked):
     """What lies around a backend."""
 
     cache: CacheRules = field(default_factory=CacheRules)
@@ -69,8 +73,8 @@ class Layers:
     learn_iterations: int = ADVISED_ITERATIONS
     learn_recheck: bool = True  # whether the backend is asked at each login by them if the user may still log in
 
-    def __post_init__(self) -> None:
-        if self.learn_days <= 0:
-            raise ValueError("learn_days: must be more than 0")
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from self.not_positive("learn_days")
         if not MIN_ITERATIONS <= self.learn_iterations <= MAX_ITERATIONS:
-            raise ValueError(f"learn_iterations: must be {MIN_ITERATIONS} to {MAX_ITERATIONS}")
+            yield f"learn_iterations: must be {MIN_ITERATIONS} to {MAX_ITERATIONS}"

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from binascii import a2b_base64
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -30,7 +30,7 @@ from extauth.model import Identity, Origin, Reason
 from extauth.sasl.exchange import TURNS, Challenge, Exchange, Failure, Stream, Turn
 from extauth.server import Server
 from extauth.service import Service
-from extauth.sockets import SocketConfig, check_domain
+from extauth.sockets import SocketConfig, domain_problems
 from extauth.soon import Soon, then
 
 MAX_LINE = 65536  # bytes; Dovecot itself takes 16384, too few for a certificate beside a long token
@@ -58,10 +58,10 @@ class Config(SocketConfig):
     require_secured: bool = False  # refuse plaintext mechanisms unless the server says that the stream is encrypted
     user_format: Literal["local", "jid"] = "local"  # what an XMPP server wants; mail servers often want user@domain
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.domain:
-            check_domain(self.domain)
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
+        yield from domain_problems(self.domain)
 
 
 class _Told(Struct, frozen=True):

@@ -26,10 +26,11 @@ class Config(ExternalConfig):
     address: str = "unix:/run/extauth/ejabberd.sock"
     deadline: float = 25.0  # ejabberd itself waits 30 s
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
         if self.deadline > 28:  # noqa: PLR2004
-            raise ValueError("deadline: must be at most 28: ejabberd itself gives up after 30 seconds")
+            yield "deadline: must be at most 28: ejabberd itself gives up after 30 seconds"
 
 
 class Frames:

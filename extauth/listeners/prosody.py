@@ -4,6 +4,7 @@ The module takes any other line for an internal error, which is how an outage is
 from the variant of the module that opens a TCP connection for each question (`@host:port`).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from extauth.engine import Engine
@@ -26,10 +27,11 @@ class Config(ExternalConfig):
     address: str = "unix:/run/extauth/prosody.sock"
     deadline: float = 4.0  # Prosody itself waits 5 s, and takes a late answer for that to its next question
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
         if self.deadline > 4.5:  # noqa: PLR2004
-            raise ValueError("deadline: must be at most 4.5: Prosody itself gives up after 5 seconds")
+            yield "deadline: must be at most 4.5: Prosody itself gives up after 5 seconds"
 
 
 def server(name: str, config: Config, service: Service) -> Server:

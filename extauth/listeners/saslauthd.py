@@ -15,7 +15,7 @@ from extauth.errors import ProtocolError
 from extauth.model import Accept, CheckPassword, Identity, Origin, Reason, Secret, Unavailable, Verdict
 from extauth.server import Server
 from extauth.service import Service
-from extauth.sockets import SocketConfig, check_domain
+from extauth.sockets import SocketConfig, domain_problems
 from extauth.soon import Soon
 
 STRINGS = 4
@@ -29,10 +29,10 @@ class Config(SocketConfig):
     address: str = "unix:/run/extauth/saslauthd/mux"
     domain: str = ""  # of users who come without a realm
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.domain:
-            check_domain(self.domain)
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
+        yield from domain_problems(self.domain)
 
 
 class Conversation:

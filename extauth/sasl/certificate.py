@@ -4,7 +4,7 @@ The fields that may count, by the name that the configuration gives them: `xmppA
 (rfc822Name, RFC 5280 section 4.2.1.6) of the subjectAltName; `emailAddress`, `commonName` and `userId` of the subject.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 from cryptography import x509
@@ -47,11 +47,6 @@ def named_by(der: bytes, domain: str, fields: tuple[str, ...], mail_domains: fro
     except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         pass
     return ()
-
-
-def unknown_fields(fields: Sequence[str]) -> list[str]:
-    """Return those of `fields` that are no field a certificate can name an account by."""
-    return [field for field in fields if field not in _FIELDS]
 
 
 def _account(name: str, domain: str, mail_domains: frozenset[str], *, bare: bool) -> Identity | None:

@@ -1,6 +1,6 @@
 """The keys that all backends of SQL have."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,6 +9,7 @@ from extauth.passwords.prepare import LONGEST
 from extauth.passwords.stored import WEAK, WRITABLE
 from extauth.sql.presets import PRESETS
 from extauth.sql.statement import Dialect, Statement, compile_statement
+from extauth.values import Checked
 
 QUESTION = ("user", "domain", "jid")  # parameters of the query
 CHANGE = (*QUESTION, "password")  # of what changes accounts
@@ -18,7 +19,7 @@ _PREFIX_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV
 
 
 @dataclass(frozen=True, kw_only=True)
-class SqlConfig:
+class SqlConfig(Checked):
     """What a backend's table may have beside how its database is reached."""
 
     dialect: ClassVar[Dialect]
@@ -39,18 +40,12 @@ class SqlConfig:
     queue_patience: float = 1.0  # seconds that a request may wait for one of them
     timeout: float = 4.0  # seconds that a request may take
 
-    def __post_init__(self) -> None:
-        problems = self.problems()
-        if problems:
-            raise ValueError(*problems)
-
-    def problems(self) -> list[str]:
-        """Return what is wrong, each with its key."""
-        told: list[str] = []
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
         if (self.preset is None) == (self.query is None):
-            told.append("preset, query: give one of them")
+            yield "preset, query: give one of them"
         if self.table_prefix is not None and (self.preset is None or not _PREFIX_CHARACTERS.issuperset(self.table_prefix)):
-            told.append("table_prefix: goes with a preset, and is of ASCII letters, digits, '_' and '.'")
+            yield "table_prefix: goes with a preset, and is of ASCII letters, digits, '_' and '.'"
         statements = (
             ("query", self.query, QUESTION),
             ("set_password", self.set_password, CHANGE),
@@ -60,18 +55,16 @@ class SqlConfig:
         )
         for key, text, known in statements:
             if text is not None:
-                told += _problems(key, text, self.dialect, known)
-        told += _unknown("weak", self.weak, WEAK)
-        told += _unknown("scheme", (self.scheme,), WRITABLE)
+                yield from _problems(key, text, self.dialect, known)
+        yield from _unknown("weak", self.weak, WEAK)
+        yield from _unknown("scheme", (self.scheme,), WRITABLE)
         if VIA in self.attributes:
-            told.append(f'attributes: "{VIA}" tells how somebody logged in; give the column another name in the query')
+            yield f'attributes: "{VIA}" tells how somebody logged in; give the column another name in the query'
         if not 1 <= self.min_length <= LONGEST:
-            told.append(f"min_length: must be 1 to {LONGEST}")
+            yield f"min_length: must be 1 to {LONGEST}"
         if not 1 <= self.connections <= 1024:  # noqa: PLR2004
-            told.append("connections: must be 1 to 1024")
-        if min(self.queue_patience, self.timeout) <= 0:
-            told.append("queue_patience, timeout: must be more than 0")
-        return told
+            yield "connections: must be 1 to 1024"
+        yield from self.not_positive("queue_patience", "timeout")
 
     def question(self) -> Statement:
         """Return the statement that reads an account."""

@@ -1,6 +1,7 @@
 """The keys of a database that is a server: where it is, who asks, and whether the way there is encrypted."""
 
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -41,18 +42,17 @@ class ServerConfig(SqlConfig):
     client_certificate: str | None = None  # PEM files to show to the server
     client_key: str | None = None
 
-    def problems(self) -> list[str]:
-        """Return what is wrong, each with its key."""
-        told = super().problems()
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with its keys."""
+        yield from super().problems()
         if not self.host:
-            told.append("host: is empty")
+            yield "host: is empty"
         if self.port is not None and not 1 <= self.port <= 65535:  # noqa: PLR2004
-            told.append("port: must be 1 to 65535")
+            yield "port: must be 1 to 65535"
         if not self.encrypted and (self.ca_file or self.client_certificate):
-            told.append('ca_file, client_certificate: need tls = "verify"')
+            yield 'ca_file, client_certificate: need tls = "verify", and a host that is no socket'
         if self.client_key is not None and self.client_certificate is None:
-            told.append("client_key: needs client_certificate")
-        return told
+            yield "client_key: needs client_certificate"
 
     @property
     def is_socket(self) -> bool:

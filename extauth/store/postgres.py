@@ -8,7 +8,7 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import trio
@@ -42,10 +42,6 @@ class _Address:
     def __init__(self, url: str, password: Secret | None) -> None:
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        if parts.password or "password" in parse_qs(parts.query):
-            raise ConfigError(
-                [f"daemon.state: {self.name}: a password has no place in a URL: name a file in state_password_file"]
-            )
         self._url = url
         self._password = password
 
