@@ -65,16 +65,25 @@ _LIST_ALL = f"{_COLUMNS} WHERE domain = $3 AND id > $2 AND {_LIVES} ORDER BY id 
 
 _END = "UPDATE family SET ended = $1, cause = $2 WHERE ended = 0 AND domain = $3"
 _HORIZON = (
-    "INSERT INTO token_horizon (domain, name, not_before, seq) VALUES ($1, $2, $3, 2) ON CONFLICT (domain, name) DO UPDATE "
-    "SET seq = token_horizon.seq + 1, "
-    "not_before = CASE WHEN token_horizon.not_before < $3 THEN $3 ELSE token_horizon.not_before END"
+    "INSERT INTO token_horizon (domain, name, not_before, seq, lifetime) "
+    "SELECT $1, $2, $3, 2, COALESCE(MAX(seconds), 0) FROM token_lifetime WHERE latest > $4 "
+    "ON CONFLICT (domain, name) DO UPDATE SET seq = token_horizon.seq + 1, "
+    "lifetime = CASE WHEN token_horizon.not_before < excluded.not_before OR token_horizon.lifetime < excluded.lifetime "
+    "THEN excluded.lifetime ELSE token_horizon.lifetime END, "
+    "not_before = CASE WHEN token_horizon.not_before < excluded.not_before "
+    "THEN excluded.not_before ELSE token_horizon.not_before END"
 )
 _BUMP_ALL = "UPDATE token_horizon SET seq = seq + 1 WHERE domain = $1 AND name <> ''"
-_HORIZONS = "SELECT name, not_before, seq FROM token_horizon WHERE domain = $1 AND name IN ($2, '')"
+_HORIZONS = "SELECT name, seq, not_before, lifetime FROM token_horizon WHERE domain = $1 AND name IN ($2, '')"
 _NUMBER = (
     "INSERT INTO token_horizon (domain, name, not_before, seq) VALUES ($1, $2, 0, 1) ON CONFLICT (domain, name) DO UPDATE "
-    "SET seq = token_horizon.seq RETURNING seq, not_before"
+    "SET seq = token_horizon.seq RETURNING seq"
 )
+_LIFETIME = (
+    "INSERT INTO token_lifetime (seconds, latest) VALUES ($1, $2) ON CONFLICT (seconds) DO UPDATE "
+    "SET latest = CASE WHEN token_lifetime.latest < $2 THEN $2 ELSE token_lifetime.latest END"
+)
+_SWEEP_LIFETIMES = "DELETE FROM token_lifetime WHERE latest <= $1"
 _SPEND = "INSERT INTO token_spent (mac, expires) VALUES ($1, $2) ON CONFLICT (mac) DO NOTHING RETURNING mac"
 _SWEEP_SPENT = "DELETE FROM token_spent WHERE expires <= $1"
 
@@ -85,6 +94,21 @@ class Turn(NamedTuple):
     number: int
     expires: int
     ends: int
+
+
+class Horizon(NamedTuple):
+    """What revocations left of the tokens that belong to no family, and the user's sequence number (as MongooseIM's).
+
+    Such a token does not say when it was issued, only when it expires. Each revocation, of the user or the domain, is in
+    `marks` by its time (ms) and the longest lifetime (seconds) that an access token could have then.
+    """
+
+    number: int
+    marks: tuple[tuple[int, int], ...]
+
+    def voids(self, at: int, lifetime: int) -> bool:
+        """Tell whether an access token is void that was issued `at` (ms) if it had this lifetime (seconds), else earlier."""
+        return any(at - 1000 * max(0, longest - lifetime) <= not_before for not_before, longest in self.marks)
 
 
 class Session(NamedTuple):
@@ -110,6 +134,7 @@ class Sessions:
         self._now = now
         self._grace = grace
         self._cap = cap
+        self._admitted: dict[int, int] = {}  # what the store has of lifetimes: they only grow there
 
     # A family's life --------------------------------------------------------------------------------------------------------
 
@@ -204,10 +229,10 @@ class Sessions:
             (ended,) = await self._store.write((f"{_END} AND {column} = $4 AND name = $5 RETURNING id", (*only, value, user)))
         elif user:
             # The horizon first: who begins a family at this moment is either before it and found, or sees it.
-            horizon: Statement = (_HORIZON, (domain, user, int(now * 1000)))
+            horizon: Statement = (_HORIZON, (domain, user, int(now * 1000), second))
             _, ended = await self._store.write(horizon, (f"{_END} AND name = $4 RETURNING id", (*only, user)))
         else:
-            horizon = (_HORIZON, (domain, "", int(now * 1000)))
+            horizon = (_HORIZON, (domain, "", int(now * 1000), second))
             _, _, ended = await self._store.write(horizon, (_BUMP_ALL, (domain,)), (f"{_END} RETURNING id", only))
         return len(ended)
 
@@ -222,15 +247,29 @@ class Sessions:
 
     # Without families -------------------------------------------------------------------------------------------------------
 
-    def horizon(self, identity: Identity) -> Soon[tuple[int, int]]:
-        """Return the time (ms) before which everything of the user is void, and the sequence number (as MongooseIM's)."""
+    def horizon(self, identity: Identity) -> Soon[Horizon]:
+        """Return what revocations left of the user's tokens."""
         return then(self._store.read(_HORIZONS, identity.domain, identity.user), _horizon)
 
-    async def number(self, identity: Identity, login: Login) -> int | Reason:
-        """Return the user's sequence number for a refresh token; from now on the user has one."""
-        ([[number, not_before]],) = await self._store.write((_NUMBER, (identity.domain, identity.user)))
-        void, _ = await settle(self.horizon(identity))
-        return Reason.TOKEN_REVOKED if max(_int(not_before), void) >= login.at else _int(number)
+    async def number(self, identity: Identity, login: Login, lifetime: int) -> int | Reason:
+        """Return the user's sequence number for a refresh token; from now on the user has one.
+
+        `lifetime` is that of access tokens (seconds): a login by one counts as made when that was issued.
+        """
+        ([[number]],) = await self._store.write((_NUMBER, (identity.domain, identity.user)))
+        horizon = await settle(self.horizon(identity))
+        void = any(login.at <= mark[0] for mark in horizon.marks) if login.primary else horizon.voids(login.at, lifetime)
+        return Reason.TOKEN_REVOKED if void else _int(number)
+
+    async def admit_lifetime(self, seconds: int, expires: int) -> None:
+        """Keep that there may be an access token of this lifetime with this expiry, before there is.
+
+        A revocation goes by it when that lifetime has long been changed in the configuration of whoever is asked.
+        """
+        if self._admitted.get(seconds, 0) < expires:
+            latest = expires + seconds
+            await self._store.write((_LIFETIME, (seconds, latest)), (_SWEEP_LIFETIMES, (int(self._now()),)))
+            self._admitted[seconds] = latest
 
     async def spend(self, mac: str, expires: int) -> bool:
         """Use a one-time token up; False: it has been."""
@@ -243,9 +282,9 @@ def purging(identity: Identity) -> Statement:
     return _PURGE, (identity.domain, identity.user)
 
 
-def _horizon(rows: list[Row]) -> tuple[int, int]:
-    number = next((_int(row[2]) for row in rows if row[0] != ""), 1)
-    return max((_int(row[1]) for row in rows), default=0), number
+def _horizon(rows: list[Row]) -> Horizon:
+    number = next((_int(row[1]) for row in rows if row[0] != ""), 1)
+    return Horizon(number, tuple((_int(not_before), _int(lifetime)) for *_, not_before, lifetime in rows))
 
 
 def _session(row: Row) -> Session:

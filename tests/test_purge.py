@@ -37,7 +37,7 @@ from tests.test_revocation import telling
 
 ALICE, BOB = Identity("alice", "xmpp.test"), Identity("bob", "xmpp.test")
 ORIGIN = Origin("cli")
-IMPERSONAL = {"secret", "token_key", "token_spent", "announced", "schema_version"}
+IMPERSONAL = {"secret", "token_key", "token_lifetime", "token_spent", "announced", "schema_version"}
 LEFT = {"token_horizon"}
 
 

@@ -1,6 +1,7 @@
 """Backend `tokens`: who may log in by which token where, and what is issued to whom."""
 
 import base64
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from extauth.model import (
     Secret,
     Tokens,
 )
+from extauth.soon import settle
+from extauth.store import Row
 from extauth.tokens import grant, xoauth
 from extauth.tokens.kinds import DAY, HOUR, KINDS, TOKEN_SECRET
 from extauth.tokens.xoauth import Token
 from tests.sasl import VECTORS
-from tests.tokenscene import ALICE, BEARER, BOB, NOBODY, PLAIN, START, X_OAUTH, Scene, parsed, scene_of
+from tests.tokenscene import ALICE, BEARER, BOB, NOBODY, PLAIN, START, X_OAUTH, Clock, Scene, parsed, scene_of
 
 
 @pytest.fixture
@@ -400,6 +403,81 @@ async def test_who_logs_in_by_an_access_token_of_before_gets_none_that_outlive_i
     login = grant.login_of(fresh.attributes, int(classic.clock.time * 1000))
     assert login is not None
     assert parsed((await classic.issue(login))["refresh"]).number == 2
+
+
+@pytest.mark.parametrize("revoked", [ALICE, NOBODY], ids=["user", "all"])
+async def test_a_shorter_lifetime_saves_no_older_token_from_revocation(state: str, revoked: Identity) -> None:
+    """Tokens don't say when they were issued: of one with a lifetime of before, it looks later than it was."""
+    clock = Clock()
+    before = Config(mode="mongooseim", revocable_access=True)
+    after = dataclasses.replace(before, access_lifetime=600)
+    async with scene_of(state, before, clock) as old, scene_of(state, after, clock) as new:
+        refresh = (await old.issue())["refresh"]
+        tokens = [(await old.issue())["access"], await old.use(refresh)]
+        clock.time += 600
+        logins = [await new.login(access) for access in tokens]
+        assert all(isinstance(login, Accept) for login in logins)
+        await new.end(revoked)
+        clock.time += 1000
+        for scene in (old, new):
+            for access in tokens:
+                assert await scene.refused(access) is Reason.TOKEN_REVOKED
+        assert isinstance(await old.login((await old.issue())["access"]), Accept)
+
+        # Once no token of before can live, what is issued after a revocation is good at once.
+        clock.time += 2 * HOUR
+        await new.end(revoked)
+        clock.time += 1
+        assert isinstance(await new.login((await new.issue())["access"]), Accept)
+
+
+async def test_a_shorter_lifetime_gives_no_older_token_others(state: str) -> None:
+    clock = Clock()
+    before = Config(mode="mongooseim")
+    async with (
+        scene_of(state, before, clock) as old,
+        scene_of(state, dataclasses.replace(before, access_lifetime=600), clock) as new,
+    ):
+        access = (await old.issue())["access"]
+        clock.time += 600
+        await new.end()
+        clock.time += 1000
+        accepted = await new.login(access)
+        assert isinstance(accepted, Accept)  # it is not revocable
+        login = grant.login_of(accepted.attributes, int(clock.time * 1000))
+        assert login is not None
+        assert await new.ask(IssueTokens(ALICE, PLAIN, login)) == Reject(Reason.TOKEN_REVOKED)
+        assert parsed((await new.issue())["refresh"]).number == 2  # after a login by password
+
+
+async def test_a_longer_lifetime_saves_no_token_either(state: str) -> None:
+    clock = Clock()
+    before = Config(mode="mongooseim", revocable_access=True)
+    async with (
+        scene_of(state, before, clock) as old,
+        scene_of(state, dataclasses.replace(before, access_lifetime=7200), clock) as new,
+    ):
+        tokens = [(await scene.issue())["access"] for scene in (old, new)]
+        clock.time += 600
+        await new.end()
+        clock.time += 1
+        for scene in (old, new):
+            for access in tokens:
+                assert await scene.refused(access) is Reason.TOKEN_REVOKED
+
+
+async def test_a_lifetime_is_written_down_once_in_a_while(classic: Scene) -> None:
+    async def latest() -> list[Row]:
+        return await settle(classic.store.read("SELECT seconds, latest FROM token_lifetime"))
+
+    await classic.issue()
+    assert await latest() == [(HOUR, START + 2 * HOUR)]
+    classic.clock.time += HOUR
+    await classic.issue()
+    assert await latest() == [(HOUR, START + 2 * HOUR)]
+    classic.clock.time += 1
+    await classic.issue()
+    assert await latest() == [(HOUR, START + 3 * HOUR + 1)]
 
 
 async def test_a_login_from_before_the_revocation_gets_none(classic: Scene) -> None:

@@ -141,11 +141,11 @@ class TokenBackend:
     def _is_revoked(self, token: Token, owner: Identity) -> Soon[bool]:
         if self._rotating:
             return then(self._sessions.find(owner, token.family), lambda session: session is None)
-        issued = self._issued_at(token) * 1000
-        return then(self._sessions.horizon(owner), lambda horizon: issued <= horizon[0])
+        issued, lifetime = self._issued_at(token) * 1000, self._rules.access_lifetime
+        return then(self._sessions.horizon(owner), lambda horizon: horizon.voids(issued, lifetime))
 
     def _issued_at(self, token: Token) -> int:
-        """Return when an access token was issued, if it was by our rules (Unix seconds)."""
+        """Return when an access token was issued, if it has the lifetime of today's configuration (Unix seconds)."""
         return token.expires - self._rules.access_lifetime
 
     async def _spend(self, sealed: Sealed, accepted: Accept) -> Answer:
@@ -163,10 +163,12 @@ class TokenBackend:
 
     async def _reuse(self, token: Token, owner: Identity) -> Answer:
         """Log in by a refresh token as MongooseIM does: it stays valid, until the user's number is raised."""
-        _, number = await settle(self._sessions.horizon(owner))
+        now = int(self._now())
+        if self._rules.refresh_returns == "access":
+            await self._sessions.admit_lifetime(self._rules.access_lifetime, now + self._rules.access_lifetime)
+        number = (await settle(self._sessions.horizon(owner))).number
         if token.number < number:
             return Reject(Reason.TOKEN_REVOKED)
-        now = int(self._now())
         if self._rules.refresh_returns == "refresh":
             expires = now + self._rules.refresh_lifetime
             given = Token(REFRESH.name, str(owner), expires, {"seq": str(number)})
@@ -183,6 +185,7 @@ class TokenBackend:
         expires = now + rules.refresh_lifetime
         key = await self._keys.signing(owner.domain, TOKEN_SECRET, expires)
         access_expires = now + rules.access_lifetime
+        await self._sessions.admit_lifetime(rules.access_lifetime, access_expires)
         if self._rotating:
             turn = await self._sessions.current(owner, login, request.device, expires, now + rules.session_lifetime)
             if isinstance(turn, Reason):
@@ -190,7 +193,7 @@ class TokenBackend:
             refresh = _refresh_token(owner, login.family, turn)
             access_expires = min(access_expires, turn.ends)
         else:
-            number = await self._sessions.number(owner, login)
+            number = await self._sessions.number(owner, login, rules.access_lifetime)
             if isinstance(number, Reason):
                 return Reject(number)
             refresh = Token(REFRESH.name, str(owner), expires, {"seq": str(number)})
@@ -235,7 +238,7 @@ class TokenBackend:
                 return Reason.OK if session.number == token.number else Reason.TOKEN_REUSED
             return Reason.TOKEN_REVOKED
         if KINDS[token.kind] is REFRESH:
-            _, number = await settle(self._sessions.horizon(owner))
+            number = (await settle(self._sessions.horizon(owner))).number
             return Reason.OK if token.number >= number else Reason.TOKEN_REVOKED
         if KINDS[token.kind] is ACCESS and self._rules.revocable_access:
             return Reason.TOKEN_REVOKED if await settle(self._is_revoked(token, owner)) else Reason.OK

@@ -97,6 +97,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # SHA-256 of the cookie that a session of relogin keys is bound to, if it is.
         "ALTER TABLE family ADD COLUMN cookie BYTEA",
     ),
+    (
+        # The lifetimes (in seconds) that access tokens have had; none of them expires later than `latest`.
+        "CREATE TABLE token_lifetime (seconds INTEGER NOT NULL PRIMARY KEY, latest INTEGER NOT NULL)",
+        # The longest that one could have at the time `not_before`.
+        "ALTER TABLE token_horizon ADD COLUMN lifetime INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 VERSION = len(MIGRATIONS)
