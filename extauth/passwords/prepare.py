@@ -56,8 +56,8 @@ def opaque_string(text: str) -> str | None:
 
 def is_blank(text: str) -> bool:
     """Tell whether this can be nobody's password: nothing or white space, also once it is prepared; or it holds NUL."""
-    if is_prepared(text):
-        return not text.strip()
+    if text.isascii():
+        return "\0" in text or not text.strip()
     return "\0" in text or all(c.isspace() or stringprep.in_table_b1(c) for c in text)
 
 
