@@ -8,11 +8,15 @@ import base64
 import hmac
 from collections.abc import Callable
 
+import structlog
+
 from extauth.keystore import Keystore
 from extauth.model import Identity, Reason, Secret
 from extauth.soon import settle
 from extauth.store import Row, Statement, Store
 from extauth.tokens.kinds import FAST_SECRET
+
+_log = structlog.get_logger("fast")
 
 PREFIX = "fast:"  # of credential ids
 
@@ -24,6 +28,10 @@ _ISSUE = (
     "ELSE fast_token.in_use END, "
     "in_use_expires = CASE WHEN fast_token.in_use = 0 THEN fast_token.expires ELSE fast_token.in_use_expires END, "
     "mechanism = $4, counter = fast_token.counter + 1, expires = $5 RETURNING counter"
+)
+_CAP = (
+    "DELETE FROM fast_token WHERE domain = $1 AND name = $2 AND device <> $3 AND device NOT IN (SELECT device FROM fast_token "
+    "WHERE domain = $1 AND name = $2 AND device <> $3 ORDER BY expires DESC, device LIMIT $4) RETURNING device"
 )
 _SWEEP = "DELETE FROM fast_token WHERE expires <= $1"
 _FIND = (
@@ -41,21 +49,31 @@ _END_DOMAIN = "DELETE FROM fast_token WHERE domain = $1 RETURNING device"
 
 
 class FastTokens:
-    """The tokens of all devices. `lifetime` is in seconds. Everything raises BackendDown if the store can't tell."""
+    """The tokens of all devices. `lifetime` is in seconds, `cap` is of devices per user.
 
-    def __init__(self, store: Store, keys: Keystore, now: Callable[[], float], lifetime: int) -> None:
+    Everything raises BackendDown if the store can't tell.
+    """
+
+    def __init__(self, store: Store, keys: Keystore, now: Callable[[], float], lifetime: int, cap: int) -> None:
         self._store = store
         self._keys = keys
         self._now = now
         self._lifetime = lifetime
+        self._cap = cap
 
     async def issue(self, identity: Identity, device: str, mechanism: str) -> tuple[Secret, int]:
-        """Return a new token of a device for a mechanism, and its expiry. The one in use stays good until this one is used."""
+        """Return a new token of a device for a mechanism, and its expiry. The one in use stays good until this one is used.
+
+        A device too many ends those of the device that got its token first.
+        """
         now = int(self._now())
         expires = now + self._lifetime
         key = await self._keys.signing(identity.domain, FAST_SECRET, expires)
         values = (identity.domain, identity.user, device, mechanism, expires)
-        ((counter,),), _ = await self._store.write((_ISSUE, values), (_SWEEP, (now,)))
+        cap = (_CAP, (identity.domain, identity.user, device, self._cap - 1))
+        ((counter,),), _, ended = await self._store.write((_ISSUE, values), (_SWEEP, (now,)), cap)
+        if ended:
+            _log.info("a device too many ended the FAST tokens of the oldest", user=str(identity), max_sessions=self._cap)
         return _derive(key, identity, device, counter), expires
 
     async def find(self, identity: Identity, mechanism: str) -> tuple[tuple[str, Secret], ...]:

@@ -7,6 +7,13 @@ from msgspec import Struct
 
 from extauth.model import NOTHING, Request, Secret
 
+LONGEST_LABEL = 1023  # octets, as of the resource of a JID (RFC 7622 section 3.4), which is a device's name often enough
+
+
+def is_label(text: str) -> bool:
+    """Tell whether a text may name a device or a credential; "" names none."""
+    return len(text.encode("utf-8", "surrogatepass")) <= LONGEST_LABEL and "\0" not in text
+
 
 class Login(Struct, frozen=True, gc=False):
     """A login that gets tokens. `at` is when it began, Unix time in milliseconds.

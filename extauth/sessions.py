@@ -7,10 +7,15 @@ Each decision is one statement, so of two that come at once, from wherever, one 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import structlog
+
 from extauth.issuing import Login
 from extauth.model import Identity, Reason
 from extauth.soon import Soon, settle, then
 from extauth.store import Row, Statement, Store, Value
+from extauth.tokens.horizon import Horizon
+
+_log = structlog.get_logger("sessions")
 
 # A family that lives at $1 (Unix seconds), and that no revocation of its user or domain has overtaken.
 _LIVES = (
@@ -52,7 +57,7 @@ _OTHERS = f"{_USERS} AND ended = 0 AND id <> $2 AND EXISTS (SELECT 1 FROM family
 _REPLACE = f"UPDATE family SET ended = $1, cause = 'replaced' WHERE {_OTHERS} AND device = $5"
 _CAP = (
     f"UPDATE family SET ended = $1, cause = 'oldest' WHERE {_OTHERS} AND id NOT IN "
-    f"(SELECT id FROM family WHERE {_USERS} AND {_LIVES} AND id <> $2 ORDER BY made DESC, id LIMIT $5)"
+    f"(SELECT id FROM family WHERE {_USERS} AND {_LIVES} AND id <> $2 ORDER BY made DESC, id LIMIT $5) RETURNING id"
 )
 _PURGE = "DELETE FROM family WHERE domain = $1 AND name = $2 RETURNING id"
 _SWEEP = "DELETE FROM family WHERE ends <= $1"
@@ -94,21 +99,6 @@ class Turn(NamedTuple):
     number: int
     expires: int
     ends: int
-
-
-class Horizon(NamedTuple):
-    """What revocations left of the tokens that belong to no family, and the user's sequence number (as MongooseIM's).
-
-    Such a token does not say when it was issued, only when it expires. Each revocation, of the user or the domain, is in
-    `marks` by its time (ms) and the longest lifetime (seconds) that an access token could have then.
-    """
-
-    number: int
-    marks: tuple[tuple[int, int], ...]
-
-    def voids(self, at: int, lifetime: int) -> bool:
-        """Tell whether an access token is void that was issued `at` (ms) if it had this lifetime (seconds), else earlier."""
-        return any(at - 1000 * max(0, longest - lifetime) <= not_before for not_before, longest in self.marks)
 
 
 class Session(NamedTuple):
@@ -156,7 +146,9 @@ class Sessions:
             begin: Statement = (_BEGIN, (*mine, device, login.at, int(now * 1000), ends, min(expires, ends), cookie))
             replace: list[Statement] = [(_REPLACE, (*mine, device))] if device else []
             cap: Statement = (_CAP, (*mine, self._cap - 1))  # among those that are left
-            _, renewed, *_ = await self._store.write(begin, renew, *replace, cap, (_SWEEP, (second,)))
+            _, renewed, *_, ended, _ = await self._store.write(begin, renew, *replace, cap, (_SWEEP, (second,)))
+            if ended:
+                _log.info("a session too many ended the oldest", user=str(identity), ended=len(ended), max_sessions=self._cap)
         if renewed:
             return Turn(*map(_int, renewed[0]))
         why = await settle(self._why_not(identity, login.family))

@@ -33,6 +33,7 @@ from extauth.soon import settle
 from extauth.tokens.grant import login_of
 from extauth.tokens.kinds import FAST_SECRET
 from tests.daemons import Served, serve_here
+from tests.fakes import log_kept
 from tests.test_credentials import configured
 
 ALICE, BOB = Identity("alice", "xmpp.test"), Identity("bob", "xmpp.test")
@@ -122,6 +123,29 @@ async def test_devices_users_and_mechanisms_are_apart(scene: Scene) -> None:
     assert accepted(await scene.login(other, mechanism="HT-SHA-512-NONE"))
     assert reason(await scene.login(phone)) in (Reason.BAD_PASSWORD, Reason.NO_USER)
     assert reason(await scene.login(phone, mechanism="HT-SHA-512-NONE")) is Reason.BAD_PASSWORD
+
+
+async def test_a_device_too_many_ends_the_oldest(tmp: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = 0.0
+    monkeypatch.setattr("extauth.daemon.time.time", lambda: 1_900_000_000 + later)
+    async with serve_here(tmp, configured(tmp, "max_sessions = 2", state=state)) as served:
+        scene = Scene(served)
+        assert isinstance(await scene.ask(CreateUser(ALICE, ORIGIN, Secret("fake password"))), Accept)
+        bobs = await scene.issue("phone", identity=BOB)
+        tokens: dict[str, str] = {}
+        with log_kept() as log:
+            for device in ("tablet", "laptop", "tablet"):
+                later += 1
+                tokens[device] = await scene.issue(device)
+            assert log.getvalue() == ""  # two devices
+            later += 1
+            tokens["phone"] = await scene.issue("phone")
+            assert "a device too many ended the FAST tokens of the oldest" in log.getvalue()
+            assert tokens["phone"] not in log.getvalue()
+        found = {device: accepted(await scene.login(token)) for device, token in tokens.items()}
+        assert found == {"tablet": True, "laptop": False, "phone": True}
+        assert await scene.ask(FindHashedTokens(BOB, ORIGIN, MECHANISM)) != Reject(Reason.NO_USER)
+        assert isinstance(await scene.login(bobs, BOB), Success)
 
 
 @pytest.mark.parametrize(

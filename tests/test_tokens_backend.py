@@ -4,13 +4,14 @@ import base64
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from extauth_tokens.config import Config
 from msgspec.structs import replace
 
 from extauth.errors import ConfigError
-from extauth.issuing import InspectToken, IssueToken, IssueTokens, Login
+from extauth.issuing import InspectToken, IssueCredential, IssueToken, IssueTokens, Login, StartRelogin
 from extauth.model import (
     Accept,
     CheckPassword,
@@ -19,6 +20,7 @@ from extauth.model import (
     Origin,
     Reason,
     Reject,
+    Request,
     Secret,
     Tokens,
 )
@@ -27,6 +29,7 @@ from extauth.store import Row
 from extauth.tokens import grant, xoauth
 from extauth.tokens.kinds import DAY, HOUR, KINDS, TOKEN_SECRET
 from extauth.tokens.xoauth import Token
+from tests.fakes import log_kept
 from tests.sasl import VECTORS
 from tests.tokenscene import ALICE, BEARER, BOB, NOBODY, PLAIN, START, X_OAUTH, Clock, Scene, parsed, scene_of
 
@@ -260,9 +263,11 @@ async def test_a_device_has_one_family(scene: Scene) -> None:
 async def test_one_session_too_many_ends_the_oldest(state: str) -> None:
     async with scene_of(state, Config(max_sessions=2)) as scene:
         tokens: list[str] = []
-        for _ in range(4):
-            scene.clock.time += 1
-            tokens.append((await scene.issue())["refresh"])
+        with log_kept() as log:
+            for number in range(4):
+                scene.clock.time += 1
+                tokens.append((await scene.issue())["refresh"])
+                assert log.getvalue().count("a session too many ended the oldest") == max(0, number - 1)
         assert [await scene.refused(token) for token in tokens[:2]] == [Reason.TOKEN_REVOKED] * 2
         for token in tokens[2:]:
             await scene.use(token)
@@ -277,6 +282,26 @@ async def test_what_a_device_replaces_does_not_count(state: str) -> None:
             scene.clock.time += 1
             await scene.issue(device="laptop")
         await scene.use(phone)
+
+
+@pytest.mark.parametrize(("device", "good"), [("\u00fc" * 511 + "x", True), ("\u00fc" * 512, False), ("a\0b", False)])
+@pytest.mark.parametrize("mode", ["rotating", "mongooseim"])
+async def test_a_device_has_no_endless_name(
+    state: str,
+    mode: Literal["rotating", "mongooseim"],
+    device: str,
+    good: bool,  # noqa: FBT001
+) -> None:
+    async with scene_of(state, Config(mode=mode)) as scene:
+        requests: list[Request] = [
+            IssueTokens(ALICE, PLAIN, scene.primary(), device),
+            StartRelogin(ALICE, PLAIN, scene.primary(), device),
+            IssueCredential(ALICE, PLAIN, "temporary", device),
+            IssueCredential(ALICE, PLAIN, "fast", device, mechanism="HT-SHA-256-NONE"),
+        ]
+        for request in requests:
+            answer = await scene.ask(request)
+            assert isinstance(answer, Tokens) if good else answer == Reject(Reason.MALFORMED)
 
 
 # Revocation -------------------------------------------------------------------------------------------------------------------

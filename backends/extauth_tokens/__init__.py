@@ -26,7 +26,7 @@ async def open(config: Config, context: Context) -> AsyncGenerator[Backend, None
     sessions = Sessions(context.store, context.now, grace=config.grace, cap=config.max_sessions)
     keyring = Keyring(context.store, context.hashing, context.now, ADVISED_ITERATIONS) if config.scram_credentials else None
     credentials = Credentials(context.store, keyring, context.now, config.max_app_passwords)
-    fast = FastTokens(context.store, keys, context.now, config.fast_lifetime)
+    fast = FastTokens(context.store, keys, context.now, config.fast_lifetime, config.max_sessions)
     issued = IssuedCredentials(context.name, credentials, fast, config.temporary_lifetime)
     relogin_keys = ReloginKeys(config, keys, sessions, context.now)
     yield TokenBackend(config, keys, sessions, issued, relogin_keys, context.now)

@@ -24,7 +24,7 @@ class Config(Checked):
     session_lifetime: int = 90 * DAY  # after which a device has to log in by a password again, whatever it did meanwhile
     guest_lifetime: int = GUEST.lifetime
     grace: int = LONGEST_GRACE  # for a refresh token whose successor got lost on its way
-    max_sessions: int = 20  # of one user; one more ends the oldest
+    max_sessions: int = 20  # of one user, and devices with FAST tokens; one more ends the oldest
     revocable_access: bool = False  # whether access tokens end with their session, for a look into the store at each login
     relogin_lifetime: int = 120  # of a session of relogin keys, from its last use
     relogin_key: Literal["opaque", "jwt"] = "opaque"

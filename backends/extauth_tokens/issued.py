@@ -6,7 +6,7 @@ from typing import Any
 
 from extauth.credentials import Credentials, Terms, Used
 from extauth.fasttokens import PREFIX, FastTokens
-from extauth.issuing import EndCredential, IssueCredential, ListCredentials
+from extauth.issuing import EndCredential, IssueCredential, ListCredentials, is_label
 from extauth.model import (
     VIA,
     Accept,
@@ -65,6 +65,8 @@ class IssuedCredentials:
         return _answer(request.identity, await self._credentials.proven(request.credential, request.origin.mechanism))
 
     async def _issue(self, request: IssueCredential) -> Answer:
+        if not is_label(request.label):
+            return Reject(Reason.MALFORMED)
         if request.kind == FAST:
             return await self._issue_fast(request)
         if request.kind not in MARKS:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from extauth.issuing import EndSessions, InspectToken, IssueToken, IssueTokens, ListSessions
+from extauth.issuing import EndSessions, InspectToken, IssueToken, IssueTokens, ListSessions, is_label
 from extauth.jid import InvalidName
 from extauth.keystore import Keystore
 from extauth.model import (
@@ -181,6 +181,8 @@ class TokenBackend:
 
     async def _issue(self, request: IssueTokens) -> Answer:
         owner, login, rules = request.identity, request.login, self._rules
+        if not is_label(request.device):
+            return Reject(Reason.MALFORMED)
         now = int(self._now())
         expires = now + rules.refresh_lifetime
         key = await self._keys.signing(owner.domain, TOKEN_SECRET, expires)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from extauth.issuing import Login, Relogin, StartRelogin
+from extauth.issuing import Login, Relogin, StartRelogin, is_label
 from extauth.keystore import Keystore
 from extauth.model import VIA, Accept, Answer, Identity, Reason, Reject, Request, Secret, Tokens
 from extauth.sessions import Sessions, Turn
@@ -33,7 +33,7 @@ class ReloginKeys:
         """Begin a family for relogin keys alone: no refresh token takes turns with them."""
         if not request.login.primary:
             return Reject(Reason.NOT_ALLOWED)
-        if self._rules.bind_cookie and request.cookie is None:
+        if not is_label(request.device) or (self._rules.bind_cookie and request.cookie is None):
             return Reject(Reason.MALFORMED)
         login = Login(request.login.at, new_family(), primary=True)
         cookie = None if request.cookie is None else digest(request.cookie)
