@@ -138,17 +138,20 @@ class Daemon:
             if running is not None and running.listener == listener:
                 continue
             place = f"listener.{listener.name}"
+            server = None
             try:
                 server = plugins.listener(listener.protocol).server(listener.name, listener.config, self._service)
+            except ValueError as error:
+                problems += [f"{place}.{problem}" for problem in error.args]
+            try:
                 listening = by_address.get(listener.config.address)
                 if listening is None:
                     listening = listen(place, listener.config)
                     opened.append(listening)
                 else:
                     listening.adjust(place, listener.config)
-                fresh[listener.name] = _Running(listener, server, listening, trio.CancelScope())
-            except ValueError as error:
-                problems.append(f"{place}.{error}")
+                if server is not None:
+                    fresh[listener.name] = _Running(listener, server, listening, trio.CancelScope())
             except ConfigError as error:
                 problems += error.problems
         if problems:

@@ -236,16 +236,18 @@ def user_ids(names: tuple[str, ...]) -> frozenset[int]:
     """Return the uids of users given by name or number.
 
     Raises:
-        ValueError: there is no such user.
+        ValueError: with one argument for each user that does not exist.
     """
-    return frozenset(int(name) if name.isdecimal() else _user_id(name) for name in names)
-
-
-def _user_id(name: str) -> int:
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise ValueError(f"allow_users: there is no user {name!r}") from None
+    found: set[int] = set()
+    missing: list[str] = []
+    for name in names:
+        try:
+            found.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            missing.append(f"allow_users: there is no user {name!r}")
+    if missing:
+        raise ValueError(*missing)
+    return frozenset(found)
 
 
 def user_name(uid: int) -> str:

@@ -17,12 +17,20 @@ def client_context(place: str, ca_file: str | None, certificate: str | None = No
     Raises:
         ConfigError: a file can't be used.
     """
+    problems: list[str] = []
+    context = ssl.create_default_context()
     try:
         context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # SSLError, too
+        problems.append(f"{place}.ca_file: {ca_file}: {error.strerror or error}")
+    try:
         if certificate is not None:
             context.load_cert_chain(certificate, key, _no_passphrase)
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise ConfigError([f"{place}: ca_file, client_certificate, client_key: {error}"]) from error
+    except (OSError, ValueError) as error:
+        shown = f"client_certificate: {certificate}" if key is None else f"client_certificate, client_key: {certificate}, {key}"
+        problems.append(f"{place}.{shown}: {getattr(error, 'strerror', None) or error}")
+    if problems:
+        raise ConfigError(problems)
     return context
 
 

@@ -94,6 +94,10 @@ def test_the_connector_is_started_by_the_same_program() -> None:
     [
         ["nonsense"], ["serve", "--nonsense"], ["serve", "extra"], ["login"], ["user", "add"], ["user", "nonsense"],
         ["audit", "tail", "-n", "x"], ["login", "a@b", "--password", PASSWORD], ["user", "add", "a@b", PASSWORD],
+        ["token", "issue", "a@b", "--kind", "tempory"], ["token", "issue", "a@b", "--one-time"],
+        ["token", "issue", "a@b", "--lifetime", "9"], ["token", "issue", "a@b", "--kind", "fast", "--device", "phone"],
+        ["token", "issue", "a@b", "--kind", "guest", "--vcard", "<vCard/>"], ["token", "issue", "a@b", "--room", "c@d"],
+        ["token", "issue", "a@b", "--kind", "guest", "--mechanism", "PLAIN"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -189,6 +193,25 @@ def test_everything_that_is_wrong_is_told_at_once(tmp: Path) -> None:
             assert place in ended.stderr
         for place in ("backend.local.iterations: must be a whole number", "no backend 'locals'"):
             assert place in ended.stderr
+
+
+def test_all_that_can_not_be_opened_is_told_at_once(tmp: Path) -> None:
+    path = tmp / "extauth.toml"
+    path.write_text(
+        with_local_accounts(tmp).replace(
+            "[listener.ejabberd]", '[listener.ejabberd]\nallow_users = ["no-1", "no-2"]\ngroup = "no-3"'
+        )
+        + '[listener.sasl]\nprotocol = "dovecot"\naddress = "unix:/nonexistent/sasl.sock"\n'
+    )
+    ended = run("serve", "-c", path)
+    assert ended.exit_code == os.EX_CONFIG
+    assert ended.stderr.splitlines() == [
+        "extauth: listener.ejabberd.allow_users: there is no user 'no-1'",
+        "extauth: listener.ejabberd.allow_users: there is no user 'no-2'",
+        f"extauth: listener.ejabberd.address: unix:{tmp}/ejabberd.sock: there is no group 'no-3'",
+        "extauth: listener.sasl.address: unix:/nonexistent/sasl.sock: its folder does not exist",
+    ]
+    assert not (tmp / "ejabberd.sock").exists()
 
 
 def test_online_opens_the_store_and_every_backend(tmp: Path) -> None:
@@ -330,6 +353,8 @@ def test_accounts_are_managed(served: bool, daemon: Daemon, config: Path) -> Non
         (["add", "@xmpp.test"], PASSWORD, os.EX_DATAERR, "not a valid name (bad-name): "),
         (["add", "new@other.test"], PASSWORD, os.EX_DATAERR, "this domain is not configured (unknown-domain)"),
         (["list", "other.test"], "", os.EX_DATAERR, "this domain is not configured (unknown-domain)"),
+        (["add", "new@xmp.test"], PASSWORD, os.EX_DATAERR, "(unknown-domain): did you mean 'xmpp.test'?"),
+        (["list", "xmp.test"], "", os.EX_DATAERR, "(unknown-domain): did you mean 'xmpp.test'?"),
         (["add", "new@xmpp.test"], "short", os.EX_DATAERR, "the password is too short (password-too-short)"),
         (["add", "new@xmpp.test"], "", os.EX_DATAERR, "the password is empty or holds characters"),
         (["add", "new@xmpp.test"], "x" * 1025, os.EX_DATAERR, "the password is too long (password-too-long)"),

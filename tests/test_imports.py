@@ -56,7 +56,7 @@ ALLOWED = {
     "engine": "acceptor dialogue errors journal model sockets soon",
     "external": "service sockets jid model soon",
     "dovecot": "errors model sasl",
-    "admin": "service purge layers jid model issuing errors soon keystore tokens",
+    "admin": "service purge layers jid model issuing errors soon keystore tokens values",
     "daemon": "service server plugins revocation secretfile settings sockets store supervisor threads throttle journal metrics "
     "errors soon",
     "listeners": "",

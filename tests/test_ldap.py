@@ -677,7 +677,7 @@ def test_equal_names_of_groups_are_one_text() -> None:
         ({"client_key": "x"}, "needs client_certificate"),
         ({"roles": ("staff",)}, "must be role:DN"),
         ({"groups_by": "search"}, "group_base: missing"),
-        ({"threads": 0}, "threads: must be at least 1"),
+        ({"threads": 0}, "threads: must be more than 0"),
         ({"timeout": 0.0}, "must be more than 0"),
     ],
 )

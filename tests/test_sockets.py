@@ -83,6 +83,9 @@ def test_users_are_names_or_numbers() -> None:
     assert user_ids((me.pw_name, "64999")) == {me.pw_uid, 64999}
     with pytest.raises(ValueError, match="no user 'nobody-of-this-name'"):
         user_ids(("nobody-of-this-name",))
+    with pytest.raises(ValueError, match="no user") as caught:
+        user_ids(("no-1", me.pw_name, "no-2"))
+    assert caught.value.args == ("allow_users: there is no user 'no-1'", "allow_users: there is no user 'no-2'")
 
 
 # Unix sockets -----------------------------------------------------------------------------------------------------------------

@@ -92,7 +92,8 @@ class Config(Checked):
         return problems
 
     def _password_problems(self) -> list[str]:
-        problems = [f"weak_schemes: {scheme!r} is none" for scheme in self.weak_schemes if scheme not in WEAK]
+        unknown = [scheme for scheme in self.weak_schemes if scheme not in WEAK]
+        problems = [f"weak_schemes: {scheme!r} is none; there are {', '.join(sorted(WEAK))}" for scheme in unknown]
         if self.password_form is not None and self.password_form not in WRITABLE:
             problems.append(f"password_form: {self.password_form!r} is none; there are {', '.join(sorted(WRITABLE))}")
         in_clear = (self.password_attribute or "").lower() == "userpassword"  # what has no {SCHEME} is a plain password there

@@ -47,5 +47,7 @@ def _blocked(name: str, path: str | None) -> frozenset[str]:
         return frozenset()
     try:
         return frozenset(line.casefold() for line in Path(path).read_text(encoding="utf-8").splitlines() if line)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"backend.{name}.blocklist: {path}: {error}"]) from error
+    except OSError as error:
+        raise ConfigError([f"backend.{name}.blocklist: {path}: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"backend.{name}.blocklist: {path}: not UTF-8"]) from error

@@ -8,6 +8,7 @@ from extauth.admin import accounts, daemon, keys, tokens
 from extauth.admin.command import Command, ImportedAccount, Reply, Verb, refusal
 from extauth.model import Origin, Reason
 from extauth.service import Service
+from extauth.values import nearest
 
 __all__ = ["Command", "ImportedAccount", "perform"]
 
@@ -20,6 +21,10 @@ async def perform(service: Service, command: Command, origin: Origin) -> Reply:
     if verb is None:
         return refusal(Reason.MALFORMED, f"no verb {command.verb!r}")
     try:
-        return await verb(service, command, origin)
+        answer = await verb(service, command, origin)
     except jid.InvalidName as error:
         return refusal(Reason.BAD_NAME, str(error))
+    if answer.get("reason") == Reason.UNKNOWN_DOMAIN:
+        asked = command.domain or command.jid.rpartition("@")[2]
+        answer["detail"] = nearest(asked, service.settings.domains).strip(" ()")
+    return answer

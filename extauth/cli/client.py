@@ -119,6 +119,7 @@ _WORDS = {
     Reason.BAD_NAME: "not a valid name",
     Reason.UNKNOWN_DOMAIN: "this domain is not configured",
     Reason.NOT_SUPPORTED: "no backend of this domain can do that",
+    Reason.BAD_TOKEN: "no token that is good for anything here",
     Reason.PASSWORD_TOO_SHORT: "the password is too short",
     Reason.PASSWORD_TOO_LONG: "the password is too long",
     Reason.PASSWORD_COMMON: "the password is on the list of common ones",

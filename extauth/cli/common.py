@@ -73,7 +73,9 @@ def fail(text: str, code: int) -> NoReturn:
 
 def show(choices: Choices, result: Any, text: Callable[[Any], str]) -> None:  # noqa: ANN401 - JSON
     """Print a result: as JSON, or as `text` makes it."""
-    click.echo(json.dumps(result, indent=2) if choices.as_json else text(result))
+    told = json.dumps(result, indent=2) if choices.as_json else text(result)
+    if told:
+        click.echo(told)
 
 
 def utc(seconds: float | str) -> str:

@@ -9,6 +9,7 @@ from extauth.cli.client import perform_anyhow
 from extauth.cli.common import Choices, options, read_secret, show, utc
 
 PAGE = 1000
+KINDS = ("temporary", "fast", "guest", "provision")
 
 domain_option = click.option("--domain", metavar="DOMAIN", default="", help="Needed if several domains are configured.")
 
@@ -33,22 +34,24 @@ def token() -> None:
 @click.argument("jid")
 @click.option("--device", metavar="NAME", default="", help="Whose tokens they are: a device has one session.")
 @click.option(
-    "--kind", metavar="KIND", default="", help="Instead of an access and a refresh token one of: temporary fast guest provision"
+    "--kind", type=click.Choice(KINDS), default=None, help="A token of this kind, instead of an access and a refresh token."
 )
 @click.option(
     "--room", "rooms", metavar="JID", multiple=True, help="A room that a guest may enter; may be given several times."
 )
 @click.option("--vcard", metavar="XML", default=None, help="What a provision token carries.")
-@click.option("--lifetime", metavar="SECONDS", type=click.IntRange(min=1), default=None, help="Of the one token.")
+@click.option("--lifetime", metavar="SECONDS", type=click.IntRange(min=1), help="Of a temporary, guest or provision token.")
 @click.option("--one-time", is_flag=True, help="A temporary token that logs in once.")
-@click.option("--mechanism", metavar="NAME", default="", help="The only SASL mechanism that a temporary token is good for.")
+@click.option(
+    "--mechanism", metavar="NAME", default="", help="The only SASL mechanism that a temporary or FAST token is good for."
+)
 @options
 @click.pass_obj
 def issue(
     choices: Choices,
     jid: str,
     device: str,
-    kind: str,
+    kind: str | None,
     rooms: tuple[str, ...],
     vcard: str | None,
     lifetime: int | None,
@@ -57,12 +60,23 @@ def issue(
     one_time: bool,
 ) -> None:
     """Issue tokens to JID, as after a login by password."""
+    for option, given, kinds in (
+        ("--room", rooms, ("guest",)),
+        ("--vcard", vcard is not None, ("provision",)),
+        ("--one-time", one_time, ("temporary",)),
+        ("--mechanism", mechanism, ("temporary", "fast")),
+        ("--lifetime", lifetime, ("temporary", "guest", "provision")),
+    ):
+        if given and kind not in kinds:
+            raise click.UsageError(f"{option} needs --kind {' or '.join(kinds)}")
+    if kind == "fast" and not (device and mechanism):
+        raise click.UsageError("--kind fast needs --device and --mechanism")
     fields = ({"rooms": ",".join(rooms)} if rooms else {}) | ({"vcard": vcard} if vcard is not None else {})
     command = Command(
         "token-issue",
         jid=jid,
         device=device,
-        kind=kind,
+        kind=kind or "",
         fields=fields,
         lifetime=lifetime or 0,
         one_time=one_time,
