@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from extauth.authority import decides
 from extauth.journal import shown
 from extauth.model import Identity, Keys, Origin, Proof, Reason, Reject, Request, Unavailable, Verdict
-from extauth.sasl.exchange import Failure, Stream
+from extauth.sasl.exchange import Failure, Terms
 from extauth.soon import Soon, settle
 
 _log = structlog.get_logger("sasl")
@@ -39,10 +39,10 @@ class Court:
             now = await settle(self.ask(proof if now == found else replace(proof, reason=Reason.BAD_PASSWORD)))
         return now
 
-    def failed(self, mechanism: str, stream: Stream, failure: Failure, last: tuple[Request, Verdict] | None) -> None:
+    def failed(self, terms: Terms, failure: Failure, last: tuple[Request, Verdict] | None) -> None:
         """Write down how an exchange failed, unless the authority has done so already."""
         if failure.bug is not None:
-            _log.error("bug", mechanism=mechanism, exc_info=failure.bug)
+            _log.error("bug", mechanism=terms.name, exc_info=failure.bug)
         if failure.reason is not Reason.ABORTED and not (last is not None and decides(*last)):
-            origin = replace(stream.origin, mechanism=shown(mechanism))  # which the client chose
-            self._refuse("authenticate", Identity("", stream.domain), origin, failure.reason)
+            origin = replace(terms.stream.origin, mechanism=shown(terms.name))  # which the client chose
+            self._refuse("authenticate", Identity("", terms.stream.domain), origin, failure.reason)

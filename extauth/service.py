@@ -29,7 +29,7 @@ from extauth.passwords.scram import ADVISED_ITERATIONS
 from extauth.purge import purge
 from extauth.revocation import Revocations
 from extauth.sasl.advertise import Holder, Offer, Repertoire, problems, repertoire
-from extauth.sasl.exchange import Exchange
+from extauth.sasl.exchange import Exchange, Terms, terms
 from extauth.sasl.mechanism import Mechanism, Options, Stream
 from extauth.sasl.registry import find as find_mechanisms
 from extauth.settings import BackendTable, Domain, Settings
@@ -185,12 +185,15 @@ class Service:
         sasl = self._generation.sasl.get(stream.domain)
         return sasl.repertoire.offer(stream, sasl.options) if sasl else Offer((), ())
 
-    def negotiate(self, mechanism: str, stream: Stream, now: float) -> Exchange:
-        """Return a SASL exchange by `mechanism` (a name in upper case), to be begun now (monotonic seconds)."""
-        generation = self._generation
-        sasl = generation.sasl.get(stream.domain)
+    def terms(self, mechanism: str, stream: Stream) -> Terms:
+        """Return the terms of SASL exchanges by `mechanism` (a name in upper case): until the next reload."""
+        sasl = self._generation.sasl.get(stream.domain)
         options, offered = (sasl.options, sasl.names) if sasl is not None else (None, ())
-        return Exchange(mechanism, stream, options, generation.mechanisms, offered, self._court, now)
+        return terms(mechanism, stream, options, self._generation.mechanisms, offered)
+
+    def negotiate(self, terms: Terms, now: float) -> Exchange:
+        """Return a SASL exchange, to be begun now (monotonic seconds)."""
+        return Exchange(terms, self._court, now)
 
     @property
     def layered(self) -> Mapping[str, Layered]:

@@ -32,7 +32,7 @@ from extauth.model import (
 from extauth.passwords import scram
 from extauth.passwords.scram import Hash
 from extauth.sasl import registry
-from extauth.sasl.exchange import TURNS, Challenge, Exchange, Failure, Options, Stream, Turn
+from extauth.sasl.exchange import TURNS, Challenge, Exchange, Failure, Options, Stream, Terms, Turn, terms
 from extauth.sasl.mechanism import Mechanism
 from extauth.soon import Soon
 
@@ -124,7 +124,7 @@ class Bench:
         """Nothing changes here meanwhile."""
         return self.ask(proof)
 
-    def failed(self, mechanism: str, stream: Stream, failure: Failure, last: object) -> None:  # noqa: ARG002
+    def failed(self, terms: Terms, failure: Failure, last: object) -> None:  # noqa: ARG002
         """Keep it."""
         self.failures.append(failure)
 
@@ -148,7 +148,7 @@ class Client:
     ) -> None:
         self.people = people or People()
         self.court = Bench(decide or self.people)
-        self.exchange = Exchange(name, stream, options, mechanisms, offered, self.court)
+        self.exchange = Exchange(terms(name, stream, options, mechanisms, offered), self.court)
 
     def begin(self, initial: bytes | None = None) -> Turn:
         """Send the first message, if there is one."""

@@ -5,7 +5,8 @@ import hashlib
 import subprocess
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,15 @@ async def test_the_same_parameters_are_understood_anew_when_the_server_begins_to
         assert (await peer.ask(f"AUTH\t3\tPLAIN\tservice=xmpp\tdomain=other.test\tresp={GOOD}")).startswith("FAIL")
         await peer.ask("MECHS\t4\tdomain=xmpp.test")
         assert await peer.ask(f"AUTH\t5\t{plain}") == f"FAIL\t5\t{REFUSED}"
+
+
+async def test_a_reload_holds_for_connections_that_are_open(tmp: Path) -> None:
+    question = f"PLAIN\tservice=xmpp\tresp={GOOD}"
+    async with peer_of(tmp) as (peer, service), AsyncExitStack() as stack:
+        assert await peer.ask(f"AUTH\t1\t{question}") == "OK\t1\tuser=alice"
+        domains = {name: replace(domain, mechanisms=("LOGIN",)) for name, domain in service.settings.domains.items()}
+        service.adopt(await service.open_generation(replace(service.settings, domains=domains), stack))
+        assert await peer.ask(f"AUTH\t2\t{question}") == f"FAIL\t2\t{REFUSED}"
 
 
 async def test_every_refusal_is_written_down_once_with_where_it_came_from(tmp: Path) -> None:

@@ -58,7 +58,7 @@ class Scene:
     async def login(self, token: str, identity: Identity = ALICE, mechanism: str = MECHANISM) -> Turn:
         """Run the whole exchange."""
         stream = Stream(domain=identity.domain, origin=msgspec.structs.replace(ORIGIN, mechanism=mechanism), secure=True)
-        exchange = self.service.negotiate(mechanism, stream, time.monotonic())
+        exchange = self.service.negotiate(self.service.terms(mechanism, stream), time.monotonic())
         family = mechanism.removeprefix("HT-").rpartition("-")[0].replace("-", "").lower()
         proof = hmac.digest(token.encode(), b"Initiator", family)
         return await settle(exchange.begin(identity.user.encode() + b"\0" + proof))

@@ -27,7 +27,7 @@ from extauth.engine import Engine
 from extauth.errors import ProtocolError
 from extauth.lines import Lines
 from extauth.model import Identity, Origin, Reason
-from extauth.sasl.exchange import TURNS, Challenge, Exchange, Failure, Stream, Turn
+from extauth.sasl.exchange import TURNS, Challenge, Exchange, Failure, Stream, Terms, Turn
 from extauth.server import Server
 from extauth.service import Service
 from extauth.sockets import SocketConfig, domain_problems
@@ -45,6 +45,7 @@ _MINOR = re.compile(r"[0-9]{1,4}").fullmatch
 
 # What Postfix and Exim want to know of a mechanism (Dovecot docs, "Mechanism parameters").
 _FLAGS = {"PLAIN": "\tplaintext", "LOGIN": "\tplaintext", "ANONYMOUS": "\tanonymous"}
+_RESPONSE = "resp="
 _RESERVED = frozenset(("user", "original_user", "resp", "reason", "temp", "authz", "code", "grant"))
 
 
@@ -65,9 +66,9 @@ class Config(SocketConfig):
 
 
 class _Told(Struct, frozen=True):
-    """What the parameters of AUTH tell."""
+    """What AUTH tells, but for the client's response."""
 
-    stream: Stream
+    terms: Terms
     wants_grant: bool
     final_in_ok: bool  # whether the peer takes the mechanism's last data together with OK
 
@@ -95,7 +96,8 @@ class Conversation:
         self._minor: int | None = None  # until the client has said it
         self._open: dict[int, _Open] = {}
         self._finals: dict[int, bytes] = {}  # OK lines that wait for the client to take the last data first
-        self._told: dict[tuple[str, ...], _Told] = {}  # by the parameters, since many servers tell the same of each client
+        self._settings = service.settings
+        self._told: dict[tuple[str, ...], _Told] = {}  # under these settings; many servers tell the same of each client
         self.requests = self._lines.feed
         self.half = self._lines.half
 
@@ -151,11 +153,11 @@ class Conversation:
         parameters = fields[2:]
         response = self._initial(parameters)
         try:
-            told = self._understand(parameters)
+            told = self._understand(fields[1], parameters)
         except ValueError:
             return self._refuse(number, parse(parameters))
         now = time.monotonic()
-        exchange = self._service.negotiate(fields[1].upper(), told.stream, now)
+        exchange = self._service.negotiate(told.terms, now)
         began = self._service.milliseconds() if told.wants_grant else 0
         self._forget_old(now, room=1)
         entry = self._open[number] = _Open(exchange, now + MAX_AGE, began, told.final_in_ok)
@@ -193,6 +195,7 @@ class Conversation:
         number = parse_id(fields[0])
         parameters = parse(fields[1:])
         self._tells_security = True
+        self._told.clear()
         names = self._offered(parameters)
         return "\t".join(["MECHS", str(number), *names]).encode() + b"\n"
 
@@ -224,17 +227,18 @@ class Conversation:
         if isinstance(turn, Failure):
             return failure_line(number, turn)
         user = turn.identity.user if self._config.user_format == "local" else str(turn.identity)
-        fields = [f"OK\t{number}\tuser={escape(user)}"]
-        fields += [f"{key}={escape(value)}" for key, value in turn.attributes.items() if key not in _RESERVED]
+        line = f"OK\t{number}\tuser={escape(user)}"
+        for key, value in turn.attributes.items():
+            if key not in _RESERVED:
+                line += f"\t{key}={escape(value)}"
         grant = self._service.grant(turn.identity, turn.attributes, entry.began) if entry.began else None
         if grant is not None:
-            fields.append(f"grant={grant}")
-        if turn.data is not None and entry.final_in_ok:
-            fields.append(f"resp={encode(turn.data)}")
-        line = "\t".join(fields).encode() + b"\n"
-        if turn.data is None or entry.final_in_ok:
-            return line
-        self._finals[number] = line
+            line += f"\tgrant={grant}"
+        if turn.data is None:
+            return f"{line}\n".encode()
+        if entry.final_in_ok:
+            return f"{line}\tresp={encode(turn.data)}\n".encode()
+        self._finals[number] = f"{line}\n".encode()
         return f"CONT\t{number}\t{encode(turn.data)}\n".encode()
 
     def _forget_old(self, now: float, room: int = 0) -> None:
@@ -270,10 +274,9 @@ class Conversation:
         Raises:
             ProtocolError: it is no base64.
         """
-        name, _, value = fields[-1].partition("=") if fields else ("", "", "")
-        if name != "resp":
+        if not fields or not fields[-1].startswith(_RESPONSE):
             return None
-        del fields[-1]
+        value = fields.pop()[len(_RESPONSE) :]
         if not value and (self._minor or 0) < EMPTY_RESPONSE_SINCE:
             return None
         response = decode(value)
@@ -281,15 +284,17 @@ class Conversation:
             raise ProtocolError("resp= is not base64")
         return response
 
-    def _understand(self, fields: list[str]) -> _Told:
-        """Return what the parameters of AUTH tell.
+    def _understand(self, mechanism: str, fields: list[str]) -> _Told:
+        """Return what AUTH tells: a mechanism and parameters.
 
         Raises:
             ProtocolError: they are not as they have to be.
             ValueError: as `_stream`.
         """
-        default = self._config.domain or self._service.only_domain
-        key = (*fields, default, "secured" if self._tells_security else "")
+        if self._settings is not self._service.settings:
+            self._settings = self._service.settings
+            self._told.clear()
+        key = (mechanism, *fields)
         told = self._told.get(key)
         if told is None:
             parameters = parse(fields)
@@ -299,7 +304,8 @@ class Conversation:
             if "resp" in parameters:  # a peer that does not check the client's response could be made to forge fields
                 raise ProtocolError("resp= is not the last parameter")
             final_in_ok = "xmpp" in (service, protocol) or "final-resp-ok" in parameters
-            told = _Told(self._stream(parameters), "grant" in parameters, final_in_ok)
+            terms = self._service.terms(mechanism.upper(), self._stream(parameters))
+            told = _Told(terms, "grant" in parameters, final_in_ok)
             if len(self._told) >= MAX_TOLD:
                 self._told.clear()
             self._told[key] = told

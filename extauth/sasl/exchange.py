@@ -9,9 +9,11 @@ Where the court takes its time, a turn is one to be awaited. `abort` ends it fro
 every end once, and whatever it raises stays in its exchange.
 """
 
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from extauth.jid import InvalidName
@@ -30,7 +32,20 @@ from extauth.sasl.mechanism import (
 )
 from extauth.soon import Soon
 
-__all__ = ["TURNS", "Challenge", "Condition", "Court", "Exchange", "Failure", "Options", "Stream", "Success", "Turn"]
+__all__ = [
+    "TURNS",
+    "Challenge",
+    "Condition",
+    "Court",
+    "Exchange",
+    "Failure",
+    "Options",
+    "Stream",
+    "Success",
+    "Terms",
+    "Turn",
+    "terms",
+]
 
 Turn: TypeAlias = Challenge | Success | Failure
 TURNS = (Challenge, Success, Failure)
@@ -56,42 +71,56 @@ class Court(Protocol):
         """Decide a proof by what was `found` by a request of an exchange that began then. Never raises."""
         ...
 
-    def failed(self, mechanism: str, stream: Stream, failure: Failure, last: tuple[Request, Verdict] | None) -> None:
+    def failed(self, terms: "Terms", failure: Failure, last: tuple[Request, Verdict] | None) -> None:
         """Take note of a failure; `last` is what was decided last."""
         ...
 
 
-class Exchange:
-    """One client's run of the mechanism `name` (upper case).
+class Terms(Struct, frozen=True):
+    """On what terms a stream's exchanges by one mechanism are held: the same for streams of which the server tells the same.
 
-    `options` are None if the stream's domain is none of ours. `mechanisms` are those that exist (`registry.find`); `offered`
-    the names that this stream was offered (None: all that it can have): what is not among them fails. `began` is in the
-    court's time.
+    `start` takes the client's first message; or it is why there can be no exchange. `client_first`: see `Mechanism`.
     """
 
-    __slots__ = (
-        "_awaits", "_began", "_court", "_found", "_last", "_mechanism", "_mechanisms", "_offered",
-        "_options", "_stream", "_talk", "name",
-    )  # fmt: skip
+    name: str
+    stream: Stream
+    start: Callable[[bytes], Talk[Success | Failure]] | Failure
+    client_first: bool = True
 
-    def __init__(
-        self,
-        name: str,
-        stream: Stream,
-        options: Options | None,
-        mechanisms: Mapping[str, Mechanism],
-        offered: Collection[str] | None,
-        court: Court,
-        began: float = 0.0,
-    ) -> None:
-        self.name = name
-        self._stream = stream
-        self._options = options
-        self._mechanisms = mechanisms
-        self._offered = offered
+
+def terms(
+    name: str, stream: Stream, options: Options | None, mechanisms: Mapping[str, Mechanism], offered: Collection[str] | None
+) -> Terms:
+    """Return the terms of exchanges by the mechanism `name` (upper case).
+
+    `options` are None if the stream's domain is none of ours. `mechanisms` are those that exist (`registry.find`); `offered`
+    the names that this stream was offered (None: all that it can have): what is not among them fails.
+    """
+    mechanism = mechanisms.get(name)
+    if options is None:
+        return Terms(name, stream, Failure("not-authorized", Reason.UNKNOWN_DOMAIN))
+    if mechanism is None:
+        return Terms(name, stream, Failure("invalid-mechanism", Reason.NOT_SUPPORTED))
+    if mechanism.plaintext and not stream.secure:
+        return Terms(name, stream, Failure("encryption-required", Reason.NOT_ENCRYPTED))
+    if not mechanism.fits(stream) or (offered is not None and name not in offered):
+        return Terms(name, stream, Failure("invalid-mechanism", Reason.NOT_SUPPORTED))
+    # Whether the client was offered a mechanism with channel binding: as the server says, else as we would.
+    known = [mechanisms.get(other) for other in stream.advertised or (mechanisms if offered is None else offered)]
+    binding = any(other is not None and other.name.endswith("-PLUS") and other.fits(stream) for other in known)
+    session = Session(name, stream, options, replace(stream.origin, mechanism=name), binding)
+    return Terms(name, stream, partial(mechanism.run, session), mechanism.client_first)
+
+
+class Exchange:
+    """One client's run of a mechanism. `began` is in the court's time."""
+
+    __slots__ = ("_awaits", "_began", "_court", "_found", "_last", "_talk", "_terms")
+
+    def __init__(self, terms: Terms, court: Court, began: float = 0.0) -> None:
+        self._terms = terms
         self._court = court
         self._began = began
-        self._mechanism = mechanisms.get(name)
         self._talk: Talk[Success | Failure] | None = None
         self._awaits: _Awaits = "begin"
         self._last: tuple[Request, Verdict] | None = None
@@ -106,29 +135,18 @@ class Exchange:
         """Start with the client's initial response (None: it sent none; b"": it sent an empty one)."""
         if self._awaits != "begin":
             return self._misuse()
-        mechanism = self._mechanism
-        if self._options is None:
-            return self.refuse("not-authorized", Reason.UNKNOWN_DOMAIN)
-        if mechanism is None:
-            return self.refuse("invalid-mechanism", Reason.NOT_SUPPORTED)
-        if mechanism.plaintext and not self._stream.secure:
-            return self.refuse("encryption-required", Reason.NOT_ENCRYPTED)
-        if not mechanism.fits(self._stream) or (self._offered is not None and self.name not in self._offered):
-            return self.refuse("invalid-mechanism", Reason.NOT_SUPPORTED)
-        if initial is None and mechanism.client_first:  # RFC 4422 section 5: asked for by an empty challenge
+        if initial is None and self._terms.client_first and not isinstance(self._terms.start, Failure):
             self._awaits = "initial"
-            return Challenge(b"")
-        return self._start(mechanism, self._options, initial or b"")
+            return Challenge(b"")  # RFC 4422 section 5
+        return self._start(initial or b"")
 
     def respond(self, data: bytes) -> Soon[Turn]:
         """Go on with the client's response to a challenge. One that nobody asked for ends the exchange."""
-        if self._awaits == "response":
-            return self._go_on(data) if len(data) <= MAX_MESSAGE else self.refuse("malformed-request")
         if self._awaits == "initial":
-            assert self._mechanism is not None
-            assert self._options is not None
-            return self._start(self._mechanism, self._options, data)
-        return self._misuse()
+            return self._start(data)
+        if self._awaits != "response" or len(data) > MAX_MESSAGE:
+            return self._misuse()
+        return self._go_on(data)
 
     def refuse(self, condition: Condition, reason: Reason | None = None) -> Failure:
         """End it from outside: say, by "incorrect-encoding" for a response that is no base64."""
@@ -140,12 +158,14 @@ class Exchange:
 
     # Between the client and the court -------------------------------------------------------------------------------------
 
-    def _start(self, mechanism: Mechanism, options: Options, initial: bytes) -> Soon[Turn]:
+    def _start(self, initial: bytes) -> Soon[Turn]:
+        start = self._terms.start
+        if isinstance(start, Failure):
+            return self._end(start)
         if len(initial) > MAX_MESSAGE:
             return self.refuse("malformed-request")
-        origin = replace(self._stream.origin, mechanism=self.name)
         try:
-            self._talk = mechanism.run(Session(self.name, self._stream, options, origin, self._offers_binding), initial)
+            self._talk = start(initial)
         except Exception as error:
             return self._fail(error)
         return self._go_on(None)
@@ -221,17 +241,9 @@ class Exchange:
                 talk.close()
             except Exception as error:
                 failure = replace(failure, bug=error)
-        self._court.failed(self.name, self._stream, failure, self._last)
+        self._court.failed(self._terms, failure, self._last)
         return failure
 
     def _misuse(self) -> Failure:
         """A message out of turn: after the end it changes nothing, before it ends the exchange."""
         return self.refuse("malformed-request")
-
-    def _offers_binding(self) -> bool:
-        """Tell whether the client was offered a mechanism with channel binding: as the server says, else as we would."""
-        offered = self._stream.advertised or self._offered
-        if offered is None:
-            offered = self._mechanisms
-        known = (self._mechanisms.get(name) for name in offered)
-        return any(m is not None and m.name.endswith("-PLUS") and m.fits(self._stream) for m in known)

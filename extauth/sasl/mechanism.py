@@ -167,7 +167,7 @@ class Session(Struct, frozen=True):
     stream: Stream
     options: Options
     origin: Origin
-    offers_binding: Callable[[], bool]
+    offers_binding: bool
 
     @property
     def domain(self) -> str:

@@ -1,6 +1,6 @@
 """PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login): the client sends the password."""
 
-from extauth.model import Answer, CheckPassword, Secret
+from extauth.model import Answer, CheckPassword, Identity, Secret
 from extauth.sasl.mechanism import (
     Challenge,
     Failure,
@@ -10,6 +10,7 @@ from extauth.sasl.mechanism import (
     Success,
     Talk,
     conclude,
+    outcome,
 )
 
 
@@ -19,25 +20,28 @@ def plain(session: Session, initial: bytes) -> Talk[Success | Failure]:
     if len(fields) != 3:  # noqa: PLR2004
         raise Malformed("not two NULs")
     authzid, authcid, password = fields
-    return (yield from _check(session, authzid, authcid, password))
+    identity = _account(session, authcid, password)
+    target = session.target(identity, authzid)
+    answer: Answer = yield CheckPassword(identity, session.origin, Secret(password))
+    return outcome(answer) if target is identity else (yield from conclude(session, answer, target))
 
 
 def login(session: Session, initial: bytes) -> Talk[Success | Failure]:
     """The name, then the password, each after a challenge that nobody reads."""
-    name: bytes = initial or (yield Challenge(b"Username:"))
-    password: bytes = yield Challenge(b"Password:")
-    if b"\0" in name or b"\0" in password:
+    first: bytes = initial or (yield Challenge(b"Username:"))
+    second: bytes = yield Challenge(b"Password:")
+    if b"\0" in first or b"\0" in second:
         raise Malformed("a NUL")
-    return (yield from _check(session, "", _decode(name), _decode(password)))
-
-
-def _check(session: Session, authzid: str, authcid: str, password: str) -> Talk[Success | Failure]:
-    if not authcid or not password:
-        raise Malformed("an empty name or password")
-    identity = session.account(authcid)
-    target = session.target(identity, authzid)
+    password = _decode(second)
+    identity = _account(session, _decode(first), password)
     answer: Answer = yield CheckPassword(identity, session.origin, Secret(password))
-    return (yield from conclude(session, answer, target))
+    return outcome(answer)
+
+
+def _account(session: Session, name: str, password: str) -> Identity:
+    if not name or not password:
+        raise Malformed("an empty name or password")
+    return session.account(name)
 
 
 def _decode(data: bytes) -> str:

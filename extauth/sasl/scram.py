@@ -5,7 +5,8 @@ import hmac
 import re
 import secrets
 from binascii import a2b_base64, b2a_base64
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from extauth.model import Answer, Candidate, FindKeys, Identity, Keys, Proof, Reason, Reject
 from extauth.passwords.scram import SALT_BYTES, Hash
@@ -43,7 +44,7 @@ _EXTENSION = re.compile(r"[A-Za-z]=[^\0,]+").fullmatch
 _FOUND = (Keys, Reject)
 
 
-class _First(NamedTuple):
+class _First(Struct, frozen=True, gc=False):
     """The client's first message. `flag` says what it thinks of channel binding: n, y, or p with the type in `binding`."""
 
     header: str
@@ -55,7 +56,7 @@ class _First(NamedTuple):
     bare: str
 
 
-class _Final(NamedTuple):
+class _Final(Struct, frozen=True, gc=False):
     """The client's last message. `header` is that of the first again, with the channel binding data; `bare` has no proof."""
 
     header: bytes
@@ -130,7 +131,8 @@ def _parse_first(data: bytes) -> _First:
 
 def _parse_final(data: bytes, nonce: str) -> _Final:
     message = text(data)
-    header, told, *extensions, proof = message.split(",") if message.count(",") > 1 else ("", "", "")
+    fields = message.split(",")
+    header, told, *extensions, proof = fields if len(fields) > 2 else ("", "", "")  # noqa: PLR2004
     if not (header.startswith("c=") and told.startswith("r=") and proof.startswith("p=") and all(map(_EXTENSION, extensions))):
         raise Malformed("not a client-final-message")
     if told[2:] != nonce:
@@ -156,7 +158,7 @@ def _binding_problem(session: Session, client: _First) -> str:
         return "server-does-support-channel-binding" if plus else "channel-binding-not-supported"
     if plus and (client.binding not in BINDINGS or client.binding not in session.stream.bindings):
         return "unsupported-channel-binding-type"
-    if client.flag == "y" and session.offers_binding():
+    if client.flag == "y" and session.offers_binding:
         return "server-does-support-channel-binding"  # somebody took it out of the list on its way to the client
     return ""
 
