@@ -47,6 +47,7 @@ class Backend(Protocol):
     """Holds accounts or judges credentials.
 
     One that answers FindKeys, but not for every hash, also has `hashes: frozenset[str]`: those it has keys for ("SHA-1" ...).
+    One whose SCRAM keys are all in `extauth.keyring`, beside those of app passwords, has `keyring = True`.
     One that has several servers or threads may have `insight() -> Insight`, for `extauth status`.
     """
 

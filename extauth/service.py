@@ -334,5 +334,6 @@ def _iterations(table: BackendTable) -> int:
 
 def _holders(rules: Domain, backends: Mapping[str, Layered]) -> list[Holder]:
     """Return the backends of a domain as `extauth.sasl.advertise` weighs them."""
-    found = [Holder(name, backends[name].backend.handles, backends[name].hashes) for name in rules.backends]
+    chosen = [(name, backends[name]) for name in rules.backends]
+    found = [Holder(name, entry.backend.handles, entry.hashes, entry.keyring) for name, entry in chosen]
     return [*found, Holder("anonymous", frozenset({Anonymous}))] if rules.anonymous else found

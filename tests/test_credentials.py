@@ -12,6 +12,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extauth.daemon import open_without_listeners
 from extauth.issuing import EndCredential, EndSessions, IssueCredential, ListCredentials
 from extauth.model import (
     VIA,
@@ -40,7 +41,7 @@ from extauth.service import Service
 from extauth.soon import settle
 from extauth.tokens import credential
 from extauth.tokens.grant import login_of
-from tests.daemons import YES, Daemon, extauth, serve_here, with_local_accounts
+from tests.daemons import YES, Daemon, extauth, read, serve_here, with_local_accounts
 from tests.servers.process import temporary_folder
 
 ALICE = Identity("alice", "xmpp.test")
@@ -348,6 +349,21 @@ def test_an_app_password_from_its_making_to_its_end(daemon: Daemon) -> None:
     assert daemon.login(text) != YES
     assert daemon.login(PASSWORD) == YES
     assert text not in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "local", "warned"),
+    [
+        ("", "", False),  # what the manual recommends: app passwords log in by SCRAM, as above
+        ("scram_credentials = false", "", True),
+        ("", 'names.strip_prefix = "x-"', True),  # their keys are kept under the names that users have here
+    ],
+)
+async def test_it_is_told_if_app_passwords_would_be_tried_in_vain(tmp: Path, tokens: str, local: str, *, warned: bool) -> None:
+    text = configured(tmp, tokens).replace("[backend.local]\n", f"[backend.local]\n{local}\n")
+    async with open_without_listeners(read(text)) as service:
+        told = service.advice()
+    assert [("what backend 'tokens' takes in a password's place is refused" in line) for line in told] == [True] * warned
 
 
 def test_nobody_gets_one_who_is_not_there(daemon: Daemon) -> None:

@@ -19,10 +19,12 @@ from extauth.sasl.advertise import Holder, Offer, problems, repertoire
 from extauth.sasl.exchange import Stream
 from tests.sasl import BOUND, MECHANISMS, OPTIONS, STREAM
 
-LOCAL = Holder("local", frozenset({CheckPassword, FindKeys, UserExists}))
+LOCAL = Holder("local", frozenset({CheckPassword, FindKeys, UserExists}), keyring=True)
+STORED = Holder("app", LOCAL.handles)  # with SCRAM keys of its own
 LDAP = Holder("people", frozenset({CheckPassword, UserExists}))
 JWT = Holder("app", frozenset({CheckPassword, CheckToken}))
-TOKENS = Holder("tokens", frozenset({CheckPassword, CheckToken, FindKeys, FindHashedTokens}))
+TOKENS = Holder("tokens", frozenset({CheckPassword, CheckToken, FindHashedTokens}), keyring=True)
+KEYLESS = Holder("tokens", TOKENS.handles)
 CARDS = Holder("cards", frozenset({CheckCertificate}))
 GUESTS = Holder("guests", frozenset({Anonymous}))
 
@@ -56,7 +58,7 @@ def offer(holders: Sequence[Holder], stream: Stream = STREAM, chosen: Sequence[s
         ([TOKENS, LOCAL], OPEN, SCRAM),
         ([JWT, LOCAL], STREAM, SCRAM + BEARER + PASSWORD),
         ([JWT], STREAM, BEARER + PASSWORD),
-        ([TOKENS], STREAM, SCRAM + BEARER + PASSWORD),
+        ([TOKENS], STREAM, BEARER + PASSWORD),
         ([GUESTS], STREAM, ("ANONYMOUS",)),
         ([GUESTS], OPEN, ("ANONYMOUS",)),
         ([GUESTS, LOCAL, JWT], STREAM, ("ANONYMOUS",)),
@@ -101,7 +103,19 @@ def test_the_names_for_an_exchange() -> None:
 
 
 @pytest.mark.parametrize(
-    "holders", [[LOCAL], [LDAP], [LOCAL, LDAP], [TOKENS, LDAP], [TOKENS, LOCAL], [GUESTS], [CARDS, LOCAL], [JWT, LDAP]]
+    "holders",
+    [
+        [LOCAL],
+        [LDAP],
+        [LOCAL, LDAP],
+        [TOKENS, LDAP],
+        [KEYLESS, LDAP],
+        [TOKENS, LOCAL],
+        [STORED],
+        [GUESTS],
+        [CARDS, LOCAL],
+        [JWT, LDAP],
+    ],
 )
 def test_a_good_combination(holders: Sequence[Holder]) -> None:
     assert problems("example.com", holders, MECHANISMS) == []
@@ -121,9 +135,12 @@ def test_a_good_combination(holders: Sequence[Holder]) -> None:
         (
             [JWT, LOCAL],
             ["SCRAM-SHA-1"],
-            ["backend 'app' are refused", "'app' (bearer tokens, passwords) are locked out"],
+            ["what backend 'app' takes in a password's place is refused", "'app' (bearer tokens, passwords) are locked out"],
         ),
-        ([JWT, LOCAL], None, ["tokens of backend 'app' are refused if clients send them as passwords"]),
+        ([JWT, LOCAL], None, ["'app' takes in a password's place is refused from clients that prefer SCRAM-SHA-512-PLUS"]),
+        ([KEYLESS, LOCAL], None, ["'tokens' takes in a password's place is refused"]),
+        ([TOKENS, STORED], None, ["'tokens' takes in a password's place is refused"]),
+        ([TOKENS, LOCAL, STORED], None, ["'tokens' takes in a password's place is refused"]),
         ([LDAP, JWT], None, ["backend 'app' stands after 'people'"]),
         ([LOCAL, CARDS], ["PLAIN"], ["'cards' (certificates) are locked out"]),
         ([LOCAL, CARDS], ["EXTERNAL", "PLAIN"], ["must ask for EXTERNAL"]),

@@ -75,6 +75,8 @@ _REMOVE = "DELETE FROM account WHERE domain = $1 AND name = $2 RETURNING name"
 class LocalBackend:
     """Accounts in the state store."""
 
+    keyring = True
+
     def __init__(self, context: Context, rules: Rules, iterations: int) -> None:
         self._name = context.name
         self._store = context.store

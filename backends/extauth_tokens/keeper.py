@@ -49,6 +49,7 @@ class TokenBackend:
     ) -> None:
         self._rules = rules
         self._rotating = rules.mode == "rotating"
+        self.keyring = rules.scram_credentials
         self._keys = keys
         self._sessions = sessions
         self._issued = issued

@@ -22,7 +22,8 @@ SEEN = "seen"  # how the audit line calls the record
 class Layered(NamedTuple):
     """A backend with all that is around it, and the hashes that it has SCRAM keys for (None: all).
 
-    `condition` is what was seen of it, `insight` gives what it knows of itself.
+    `condition` is what was seen of it, `insight` gives what it knows of itself, `keyring` is whether its SCRAM keys are in the
+    state store beside those of app passwords.
     """
 
     backend: Backend
@@ -31,6 +32,7 @@ class Layered(NamedTuple):
     learning: Learning | None
     condition: Condition
     insight: Callable[[], Insight]
+    keyring: bool
 
     def forget(self, identity: Identity) -> None:
         """Forget what the process remembers of a user; what is in the store stays."""
@@ -69,6 +71,7 @@ async def surround(
     memory = Remembered(rules.cache.entries) if remembered is None else remembered
     condition = condition or Condition(context.now)
     insight: Callable[[], Insight] = getattr(backend, "insight", no_insight)
+    keyring = bool(getattr(backend, "keyring", False)) and not rules.names.used  # under the names that users have here
     backend = Watched(backend, condition)
     async with AsyncExitStack() as stack:
         if rules.names.used:
@@ -80,7 +83,9 @@ async def surround(
         layer: Learning | None = None
         if rules.learn_scram != "off":
             backend = layer = await stack.enter_async_context(learning(backend, rules, context, seen))
-        yield Layered(backend, hashes if layer is None else None, memory, layer, condition, insight)
+        yield Layered(
+            backend, hashes if layer is None else None, memory, layer, condition, insight, keyring or layer is not None
+        )
 
 
 def with_record(members: Sequence[Member], exists: Literal["seen", "always", "never"], seen: Seen) -> list[Member]:

@@ -24,11 +24,15 @@ _KINDS: Mapping[type[Request], str] = {
 
 
 class Holder(Struct, frozen=True):
-    """A backend of a domain: its name, the requests it can answer, and the hashes it has SCRAM keys for (None: all)."""
+    """A backend of a domain: its name, the requests it can answer, and the hashes it has SCRAM keys for (None: all).
+
+    `keyring`: it makes or finds its SCRAM keys in the state store, where those of app passwords are.
+    """
 
     name: str
     handles: frozenset[type[Request]]
     hashes: frozenset[str] | None = None
+    keyring: bool = False
 
     @property
     def holds_passwords(self) -> bool:
@@ -108,11 +112,14 @@ def problems(
         for holder in _without_keys(strongest, holders)
     ]
     if strongest.needs is FindKeys:
+        # App passwords have keys beside those of passwords, if these are in the state store; no token of others has any.
+        together = all(holder.keyring for holder in holders if FindKeys in holder.handles)
         told += [
-            f"tokens of backend {holder.name!r} are refused if clients send them as passwords: they take {strongest.name}, "
-            f"the strongest, and it has no keys for it; OAUTHBEARER is for tokens"
+            f"what backend {holder.name!r} takes in a password's place is refused from clients that prefer {strongest.name} "
+            "to PLAIN: there are no keys of it. Have those clients use OAUTHBEARER or X-OAUTH2 for it, or offer no SCRAM: "
+            'mechanisms = ["PLAIN", "OAUTHBEARER", ...] in the table of the domain'
             for holder in holders
-            if {CheckPassword, CheckToken} <= holder.handles and FindKeys not in holder.handles
+            if {CheckPassword, CheckToken} <= holder.handles and not (holder.keyring and together)
         ]
     for holder in holders:
         kinds = sorted(_KINDS.get(need, need.operation) for need in _needs(mechanisms) & holder.handles)
