@@ -165,12 +165,13 @@ class Engine:
 
     def _serve_commands(self, connection: Connection, now: float) -> None:
         """Begin requests until none is left, too many wait for an answer, or it is others' turn."""
-        dialogue, waiting, out = connection.dialogue, connection.waiting, connection.out
-        if connection.commands is None or len(waiting) >= self._max_pending or len(out) >= BACKLOG_BYTES:
+        commands, waiting, out = connection.commands, connection.waiting, connection.out
+        if commands is None or len(waiting) >= self._max_pending or len(out) >= BACKLOG_BYTES:
             return
+        dialogue = connection.dialogue
         begun = 0
         try:
-            for command in connection.commands:
+            for command in commands:
                 connection.half_until = NEVER
                 reply = dialogue.answer(command)
                 if isinstance(reply, bytes) and not (waiting and dialogue.ordered):
@@ -181,12 +182,12 @@ class Engine:
                 else:
                     self._wait_for(connection, reply, now)
                 begun += 1
-                if len(waiting) >= self._max_pending or len(out) >= BACKLOG_BYTES:
-                    return
                 if begun == PASS_COMMANDS:
                     if not connection.unserved:
                         connection.unserved = True
                         self._unserved.append(connection)
+                    return
+                if len(waiting) >= self._max_pending or len(out) >= BACKLOG_BYTES:
                     return
             connection.commands = None
             if dialogue.half and connection.half_until == NEVER:
@@ -258,11 +259,11 @@ class Engine:
             elif sent or connection.stalled_until == NEVER:
                 del out[:sent]
                 connection.stalled_until = trio.current_time() + STALLED
-        if connection.closing and not out and not connection.waiting and connection.commands is None:
+        busy, closing = connection.commands is not None, connection.closing
+        if closing and not (busy or out or connection.waiting):
             self._hang_up(connection)
             return
-        busy = connection.commands is not None or connection.closing
-        mask = (0 if busy else EPOLLIN) | (EPOLLOUT if out else 0)
+        mask = (0 if busy or closing else EPOLLIN) | (EPOLLOUT if out else 0)
         if mask != connection.mask:
             connection.mask = mask
             self._epoll.modify(connection.fd, mask)
