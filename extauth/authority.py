@@ -15,7 +15,7 @@ from msgspec import Struct
 from extauth.changes import CHANGES, NO_USER, Member, change, is_about, revocation
 from extauth.errors import BackendDown
 from extauth.issuing import ISSUED
-from extauth.journal import Decision, Journal, shown
+from extauth.journal import Journal, kind_of, shown
 from extauth.metrics import Metrics
 from extauth.model import (
     VERDICTS,
@@ -134,19 +134,15 @@ class Authority:
         walk = _Walk(time.monotonic(), iter(chain or ()))
         answer: Soon[Verdict] | None
         try:
-            answer = self._refuse(request)
-            if answer is None:
+            if isinstance(request, CheckPassword) and is_blank(request.password.reveal()):
+                answer = Reject(Reason.MALFORMED)
+            elif self._throttle is None or (answer := self._throttle.refuse(request)) is None:
                 answer = self._decide_here(request, walk) if chain is None else self._step(request, walk)
         except Exception:
             answer = self._bug(request)
         if isinstance(answer, VERDICTS):
             return self._conclude(request, walk, answer)
         return self._in_time(request, walk, answer)
-
-    def _refuse(self, request: Request) -> Reject | None:
-        if isinstance(request, CheckPassword) and is_blank(request.password.reveal()):
-            return Reject(Reason.MALFORMED)
-        return self._throttle.refuse(request) if self._throttle is not None else None
 
     def _decide_here(self, request: Request, walk: _Walk) -> Soon[Verdict]:
         """Decide what is no question to the chain."""
@@ -314,10 +310,6 @@ def record(
         result, reason = "reject", str(verdict.reason)
     elif isinstance(verdict, Unavailable):
         result, reason, detail = "unavailable", str(verdict.reason), verdict.detail
-    metrics.decisions[origin.listener, operation, result, reason] += 1
-    journal.decide(
-        Decision(
-            time.time(), operation, f"{identity.user}@{identity.domain}", result, reason, backend, origin.listener,
-            origin.peer, origin.client, origin.mechanism, ms, trail, detail,
-        )
-    )  # fmt: skip
+    kind = kind_of(operation, result, reason, backend, origin.listener, origin.peer, origin.mechanism)
+    metrics.decisions[kind.outcome] += 1
+    journal.decide(kind, time.time(), f"{identity.user}@{identity.domain}", origin.client, ms, trail, detail)

@@ -128,6 +128,8 @@ class Conversation:
         name, *fields = command.split(b":", 3)
         verb = self._verbs.get(name, _UNKNOWN)
         verdict = self._ask(verb, fields)
+        if isinstance(verdict, Accept):
+            return self._replies.yes
         if isinstance(verdict, VERDICTS):
             return self._reply(verb, verdict)
         return self._answer_later(verb, verdict)

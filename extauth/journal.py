@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import MutableMapping
 from functools import lru_cache
-from typing import Any, Self, TextIO, cast
+from typing import Any, Self, TextIO, TypeAlias, cast
 
 import structlog
 import trio
@@ -23,6 +23,7 @@ from msgspec import Struct
 
 QUIET = 60.0  # seconds between two log lines of a kind that may come often
 RING = 1000  # decisions kept in memory for `extauth audit tail`
+KINDS = 1024  # of decisions, remembered with the parts of their audit lines
 SHOWN = 128  # characters of a foreign value that are shown
 GATHERED = 32  # lines that are written at once: those of more would hold up who comes next
 WRITE = 4096  # bytes that a pipe found writable takes without blocking (PIPE_BUF)
@@ -63,15 +64,47 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() and c not in _SPECIAL else _escaped(c) for c in text)
 
 
-def audit_line(decision: Decision) -> str:
-    """Return the audit line of a decision. Its form is stable: see docs/operations.md."""
-    d = decision
-    line = (
-        f"audit op={d.operation} user={shown(d.user)} result={d.result} reason={d.reason} backend={d.backend or '-'} "
-        f"listener={d.listener} peer={d.peer or '-'} client={shown(d.client) if d.client else '-'} "
-        f"mech={d.mechanism or '-'} ms={d.ms:.2f} trail={d.trail or '-'}"
-    )
-    return f"{line} detail={shown(d.detail)}" if d.detail else line
+class Kind:
+    """What many decisions have in common, which is all but who, when, how long and by which way; and what that is in a line."""
+
+    def __init__(
+        self, operation: str, result: str, reason: str, backend: str, listener: str, peer: str, mechanism: str
+    ) -> None:
+        self.operation, self.result, self.reason, self.backend = operation, result, reason, backend
+        self.listener, self.peer, self.mechanism = listener, peer, mechanism
+        self.outcome = (listener, operation, result, reason)  # what it is counted under
+        self._head = f"audit op={operation} user="
+        self._middle = (
+            f" result={result} reason={reason} backend={backend or '-'} listener={listener} peer={peer or '-'} client="
+        )
+        self._end = f" mech={mechanism or '-'} ms="
+
+    def line(self, user: str, client: str, ms: float, trail: str, detail: str) -> str:
+        """Return the audit line of a decision. Its form is stable: see docs/operations.md."""
+        words = (
+            f"{self._head}{shown(user)}{self._middle}{shown(client) if client else '-'}{self._end}{ms:.2f} trail={trail or '-'}"
+        )
+        return f"{words} detail={shown(detail)}" if detail else words
+
+
+kind_of = lru_cache(maxsize=KINDS)(Kind)  # makes it once
+
+
+def audit_line(d: Decision) -> str:
+    """Return the audit line of a decision."""
+    kind = kind_of(d.operation, d.result, d.reason, d.backend, d.listener, d.peer, d.mechanism)
+    return kind.line(d.user, d.client, d.ms, d.trail, d.detail)
+
+
+_Entry: TypeAlias = tuple[Kind, float, str, str, float, str, str]  # what `decide` takes: a decision as it is kept
+
+
+def _decision(entry: _Entry) -> Decision:
+    kind, now, user, client, ms, trail, detail = entry
+    return Decision(
+        now, kind.operation, user, kind.result, kind.reason, kind.backend, kind.listener, kind.peer, client, kind.mechanism,
+        ms, trail, detail,
+    )  # fmt: skip
 
 
 class Outlet:
@@ -112,8 +145,8 @@ class Journal:
     def __init__(self, outlet: Outlet | None = STANDARD_ERROR) -> None:
         self._outlet = outlet
         self._gathering = False
-        self._unwritten: list[Decision] = []
-        self._recent: deque[Decision] = deque(maxlen=RING)
+        self._unwritten: list[_Entry] = []
+        self._recent: deque[_Entry] = deque(maxlen=RING)
         self._readers = trio.lowlevel.ParkingLot()
         self.decided = 0  # ever
 
@@ -122,11 +155,14 @@ class Journal:
         """Audit and log lines that nobody took from us in time."""
         return self._outlet.lost if self._outlet is not None else 0
 
-    def decide(self, decision: Decision) -> None:
-        """Take note of a decision: written with some others, at the end of the `with` block, or soon where there is none."""
+    def decide(self, kind: Kind, now: float, user: str, client: str, ms: float, trail: str, detail: str = "") -> None:
+        """Take note of a decision: written with some others, at the end of the `with` block, or soon where there is none.
+
+        `now` is Unix time in seconds, `ms` how long it took.
+        """
         if not self._gathering and not self._unwritten:
             trio.lowlevel.current_trio_token().run_sync_soon(self.flush)
-        self._unwritten.append(decision)
+        self._unwritten.append((kind, now, user, client, ms, trail, detail))
         if len(self._unwritten) == GATHERED:
             self.flush()
 
@@ -141,19 +177,20 @@ class Journal:
 
     def flush(self) -> None:
         """Write what has been decided, if anything has since the last time."""
-        decisions = self._unwritten
-        if not decisions:
+        entries = self._unwritten
+        if not entries:
             return
         self._unwritten = []
-        self._recent.extend(decisions)
-        self.decided += len(decisions)
+        self._recent.extend(entries)
+        self.decided += len(entries)
         if self._readers:
             self._readers.unpark_all()
         if self._outlet is not None:
             # One stamp for all: a decision is written in the pass that took it.
-            stamp = _stamp(decisions[0].time)
-            lines = f"\n{stamp}".join([audit_line(decision) for decision in decisions])
-            self._outlet.write(f"{stamp}{lines}\n")
+            stamp = _stamp(entries[0][1])
+            lines = [kind.line(user, client, ms, trail, detail) for kind, _, user, client, ms, trail, detail in entries]
+            text = f"\n{stamp}".join(lines)
+            self._outlet.write(f"{stamp}{text}\n")
 
     async def tail(self, after: int, patience: float) -> tuple[int, list[Decision]]:
         """Return decisions after number `after` and the number of the last; wait up to `patience` seconds for one."""
@@ -161,7 +198,7 @@ class Journal:
             while self.decided <= after:
                 await self._readers.park()
         count = min(max(self.decided - after, 0), len(self._recent))
-        return self.decided, list(self._recent)[len(self._recent) - count :]
+        return self.decided, [_decision(entry) for entry in list(self._recent)[len(self._recent) - count :]]
 
 
 def _under_journald() -> bool:

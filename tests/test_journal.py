@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from extauth import journal as journals
 from extauth.authority import record
-from extauth.journal import GATHERED, RING, Decision, Journal, Outlet, audit_line, set_up_logging, shown
+from extauth.journal import GATHERED, RING, Decision, Journal, Outlet, audit_line, kind_of, set_up_logging, shown
 from extauth.metrics import Metrics, Outcome
 from extauth.model import Accept, Identity, Listing, Origin, Reason, Reject, Unavailable, Verdict
 from tests.fakes import ALICE, ORIGIN, FakeBackend, Scene, check, log_kept
@@ -32,6 +32,12 @@ BARE = Decision(0.0, "unknown", "@", "reject", "malformed-request", "", "front",
 
 def numbered(number: int) -> Decision:
     return Decision(0.0, "op", f"u{number}@d", "accept", "ok", "b", "l", "p", "c", "m", 0.0, "t")
+
+
+def decide(journal: Journal, decision: Decision) -> None:
+    d = decision
+    kind = kind_of(d.operation, d.result, d.reason, d.backend, d.listener, d.peer, d.mechanism)
+    journal.decide(kind, d.time, d.user, d.client, d.ms, d.trail, d.detail)
 
 
 # The line ---------------------------------------------------------------------------------------------------------------------
@@ -160,8 +166,8 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
 
 async def test_lines_are_written_together_at_the_end_of_the_pass(pipe: Pipe) -> None:
     journal = Journal(Outlet(pipe.writer))
-    journal.decide(PLAIN)
-    journal.decide(BARE)
+    decide(journal, PLAIN)
+    decide(journal, BARE)
     assert pipe.read() == b""
     await trio.testing.wait_all_tasks_blocked()
     assert pipe.read() == f"{audit_line(PLAIN)}\n{audit_line(BARE)}\n".encode()
@@ -170,15 +176,15 @@ async def test_lines_are_written_together_at_the_end_of_the_pass(pipe: Pipe) -> 
 async def test_what_is_gathered_is_written_when_the_block_ends(pipe: Pipe) -> None:
     journal = Journal(Outlet(pipe.writer))
     with journal:
-        journal.decide(PLAIN)
-        journal.decide(BARE)
+        decide(journal, PLAIN)
+        decide(journal, BARE)
         await trio.testing.wait_all_tasks_blocked()
         assert pipe.read() == b""
     assert pipe.read().count(b"\n") == 2
     with journal:
         pass
     assert pipe.read() == b""
-    journal.decide(PLAIN)
+    decide(journal, PLAIN)
     await trio.testing.wait_all_tasks_blocked()
     assert pipe.read().count(b"\n") == 1
 
@@ -188,8 +194,8 @@ async def test_many_are_not_gathered(pipe: Pipe) -> None:
     with journal:
         for _ in range(GATHERED):
             assert pipe.read() == b""
-            journal.decide(PLAIN)
-        journal.decide(BARE)
+            decide(journal, PLAIN)
+        decide(journal, BARE)
         assert pipe.read() == f"{audit_line(PLAIN)}\n".encode() * GATHERED
     assert pipe.read() == f"{audit_line(BARE)}\n".encode()
 
@@ -197,7 +203,7 @@ async def test_many_are_not_gathered(pipe: Pipe) -> None:
 async def test_lines_have_a_time_stamp_where_nobody_else_sets_one(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "_UNSTAMPED", False)
     journal = Journal(Outlet(pipe.writer))
-    journal.decide(PLAIN)
+    decide(journal, PLAIN)
     journal.flush()
     assert pipe.read().startswith(b"1970-01-01T00:00:00Z audit op=")
 
@@ -224,10 +230,10 @@ def fill(pipe: Pipe) -> None:
 async def test_a_reader_that_sleeps_stops_nobody(pipe: Pipe) -> None:
     fill(pipe)
     journal = Journal(Outlet(pipe.writer))
-    journal.decide(PLAIN)
+    decide(journal, PLAIN)
     journal.flush()
     assert pipe.read().strip() == b""
-    journal.decide(BARE)
+    decide(journal, BARE)
     journal.flush()
     assert pipe.read() == f"{audit_line(PLAIN)}\n{audit_line(BARE)}\n".encode()
     assert journal.lost == 0
@@ -237,7 +243,7 @@ async def test_what_nobody_reads_is_lost_in_whole_lines_and_counted(pipe: Pipe) 
     journal = Journal(Outlet(pipe.writer))
     decisions = 20_000
     for number in range(decisions):
-        journal.decide(numbered(number))
+        decide(journal, numbered(number))
         if number % 100 == 99:
             journal.flush()
     assert journal.decided == decisions
@@ -246,7 +252,7 @@ async def test_what_nobody_reads_is_lost_in_whole_lines_and_counted(pipe: Pipe) 
     arrived = b""
     while data := pipe.read():
         arrived += data
-        journal.decide(numbered(-1))  # with which goes what still waits
+        decide(journal, numbered(-1))  # with which goes what still waits
         journal.flush()
         if arrived.count(b"-1@") > 1:
             break
@@ -259,7 +265,7 @@ async def test_what_nobody_reads_is_lost_in_whole_lines_and_counted(pipe: Pipe) 
 async def test_a_reader_that_is_gone_stops_nobody(pipe: Pipe) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), pipe.reader)
     journal = Journal(Outlet(pipe.writer))
-    journal.decide(PLAIN)
+    decide(journal, PLAIN)
     journal.flush()
     assert journal.decided == 1
 
@@ -270,7 +276,7 @@ async def test_a_reader_that_is_gone_stops_nobody(pipe: Pipe) -> None:
 async def test_the_tail_has_what_came_after(autojump_clock: trio.testing.MockClock) -> None:
     journal = Journal(None)
     for number in range(5):
-        journal.decide(numbered(number))
+        decide(journal, numbered(number))
     journal.flush()
     last, decisions = await journal.tail(3, 0)
     assert last == 5
@@ -283,7 +289,7 @@ async def test_the_tail_waits_for_news(autojump_clock: trio.testing.MockClock) -
 
     async def later() -> None:
         await trio.sleep(3)
-        journal.decide(PLAIN)
+        decide(journal, PLAIN)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(later)
@@ -296,7 +302,7 @@ async def test_the_tail_waits_for_news(autojump_clock: trio.testing.MockClock) -
 @pytest.mark.parametrize("seen", [2, 1 << 40])
 async def test_who_has_seen_more_than_there_was_gets_nothing(seen: int) -> None:
     journal = Journal(None)
-    journal.decide(PLAIN)
+    decide(journal, PLAIN)
     journal.flush()
     assert await journal.tail(seen, 0) == (1, [])
 
@@ -304,7 +310,7 @@ async def test_who_has_seen_more_than_there_was_gets_nothing(seen: int) -> None:
 async def test_only_the_last_thousand_are_remembered() -> None:
     journal = Journal(None)
     for number in range(RING + 10):
-        journal.decide(numbered(number))
+        decide(journal, numbered(number))
     journal.flush()
     last, decisions = await journal.tail(0, 0)
     assert last == RING + 10
@@ -378,8 +384,8 @@ def test_events_have_a_time_stamp_where_nobody_else_sets_one(log: io.StringIO, m
 
 async def test_what_was_to_be_written_later_may_have_been_written_by_a_pass() -> None:
     journal = Journal(None)
-    journal.decide(PLAIN)
+    decide(journal, PLAIN)
     with journal:
-        journal.decide(BARE)
+        decide(journal, BARE)
     await trio.testing.wait_all_tasks_blocked()  # the write that the first decision asked for finds nothing to do
     assert await journal.tail(0, 0) == (2, [PLAIN, BARE])
