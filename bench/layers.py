@@ -18,6 +18,7 @@ from bench.plain_backend import PlainBackend, passwords
 from bench.streams_server import REPLIES
 from extauth import jid
 from extauth.backend import Backend, Context
+from extauth.configuration import load
 from extauth.daemon import open_service
 from extauth.external import EJABBERD_VERBS, Conversation
 from extauth.journal import Journal, Outlet
@@ -27,7 +28,6 @@ from extauth.model import CheckPassword, Identity, Origin, Reason, Request, Secr
 from extauth.plugins import InstalledKinds
 from extauth.sasl.exchange import Stream
 from extauth.service import Service
-from extauth.settings import load
 from extauth.threads import Threads
 from tests.servers.process import temporary_folder
 

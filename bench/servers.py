@@ -10,12 +10,12 @@ from textwrap import dedent
 import trio
 
 from bench.plain_backend import passwords
+from extauth.configuration import load
 from extauth.daemon import open_without_listeners
 from extauth.jid import identity
 from extauth.model import Accept, CreateUser, Origin, Secret
 from extauth.passwords import scram
 from extauth.plugins import InstalledKinds
-from extauth.settings import load
 from extauth.soon import settle
 from tests.servers.dovecot import Dovecot
 from tests.servers.process import Server

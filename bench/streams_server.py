@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from extauth.configuration import load
 from extauth.daemon import open_service
 from extauth.external import EJABBERD_VERBS, Conversation, Replies
 from extauth.journal import Journal
@@ -20,7 +21,6 @@ from extauth.listeners.ejabberd import ERROR, NO, YES, Frames
 from extauth.model import Origin
 from extauth.plugins import InstalledKinds
 from extauth.service import Service
-from extauth.settings import load
 from extauth.sockets import peer_credentials
 
 REPLIES = Replies(YES, NO, ERROR, ERROR)

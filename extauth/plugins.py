@@ -6,11 +6,13 @@ plug-in.
 
 import importlib
 import pkgutil
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any, cast
 
 import extauth.listeners
 from extauth.backend import BackendModule
+from extauth.sasl.registry import find as find_mechanisms
 from extauth.values import nearest
 
 
@@ -54,7 +56,7 @@ def _installed() -> list[str]:
 
 
 class InstalledKinds:
-    """The configuration keys of the plug-ins that are installed (`settings.Kinds`)."""
+    """The configuration keys of the plug-ins that are installed (`configuration.Kinds`)."""
 
     def listener(self, protocol: str) -> type[Any]:
         """Return the dataclass of a protocol's keys."""
@@ -63,3 +65,7 @@ class InstalledKinds:
     def backend(self, type_: str) -> type[Any]:
         """Return the dataclass of a backend type's keys."""
         return backend(type_).Config
+
+    def mechanisms(self, modules: Iterable[str]) -> Collection[str]:
+        """Return the names of all SASL mechanisms, those of other people's modules among them."""
+        return find_mechanisms(modules)

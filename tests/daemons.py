@@ -12,7 +12,8 @@ from typing import Self
 
 import trio
 
-from extauth import plugins, settings
+from extauth import configuration as configuration_file
+from extauth import plugins
 from extauth.daemon import open_without_listeners
 from extauth.engine import Engine
 from extauth.journal import Decision
@@ -81,7 +82,7 @@ backends = ["local"]
 
 def read(text: str) -> Settings:
     """Read a configuration with the plug-ins that are installed."""
-    return settings.read(text, plugins.InstalledKinds())
+    return configuration_file.read(text, plugins.InstalledKinds())
 
 
 class Served:

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extauth.backend import Backend, Context
+from extauth.configuration import load
 from extauth.daemon import open_without_listeners
 from extauth.errors import BackendDown, ConfigError
 from extauth.model import (
@@ -39,7 +40,6 @@ from extauth.model import (
 from extauth.passwords.stored import make
 from extauth.plugins import InstalledKinds
 from extauth.sasl.mechanism import Stream
-from extauth.settings import load
 from extauth.store import open_store
 from extauth.threads import Threads
 from tests import needs

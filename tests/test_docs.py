@@ -9,10 +9,11 @@ from click.testing import CliRunner
 
 from extauth import plugins
 from extauth.cli.root import cli
+from extauth.configuration import load, read
 from extauth.errors import ConfigError
 from extauth.layers.rules import CacheRules, Layers, NameRules
 from extauth.model import Reason
-from extauth.settings import Daemon, Domain, load, read
+from extauth.settings import Daemon, Domain
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "config/examples").glob("*.toml"))

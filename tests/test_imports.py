@@ -45,8 +45,9 @@ ALLOWED = {
     "purge": "credentials fasttokens keyring sessions subjects layers model store",
     "authority": "changes issuing throttle journal metrics model errors soon passwords",
     "layers": "backend subjects changes issuing model errors soon store threads keyring jid passwords templates values",
-    "settings": "model errors jid layers store values",
-    "plugins": "model errors backend listeners values",
+    "settings": "jid layers store values",
+    "configuration": "errors jid layers settings values",
+    "plugins": "model errors backend listeners sasl values",
     "court": "authority journal model sasl soon",
     "service": "authority changes layers issuing court backend plugins settings model errors jid passwords sasl journal "
     "metrics revocation soon store threads throttle keystore tokens purge",

@@ -344,7 +344,7 @@ def test_every_mechanism_module_that_fails_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         registry.find(["tests.mechanisms.none", "tests.sasl_none.x", "extauth.jid"])
     assert len(caught.value.problems) == 3
-    assert "extauth.jid has no MECHANISMS" in caught.value.problems[2]
+    assert "daemon.mechanism_modules: extauth.jid: has no MECHANISMS" in caught.value.problems[2]
 
 
 def test_the_documented_mechanism_is_the_tested_one() -> None:

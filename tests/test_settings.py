@@ -3,7 +3,7 @@
 import importlib
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extauth.configuration import _Reader, load, read  # pyright: ignore[reportPrivateUsage]
 from extauth.errors import ConfigError
 from extauth.plugins import InstalledKinds
-from extauth.settings import BackendTable, Daemon, Domain, Listener, Settings, _Reader, load, read  # pyright: ignore[reportPrivateUsage]
+from extauth.settings import BackendTable, Daemon, Domain, Listener, Settings
 from extauth.values import Checked
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +78,12 @@ class SomeKinds:
         if type_ not in self.BACKENDS:
             raise LookupError(f"no backend type {type_!r}")
         return self.BACKENDS[type_]
+
+    def mechanisms(self, modules: Iterable[str]) -> Collection[str]:
+        """Name mechanisms."""
+        if "broken" in modules:
+            raise ConfigError(["daemon.mechanism_modules: broken"])
+        return {"PLAIN", "SCRAM-SHA-256", *modules}
 
 
 MINIMAL = '[domain."example.com"]\nbackends = ["plain"]\n'
@@ -340,6 +347,20 @@ def test_whatever_may_be_written_in_keys_is_told_as_toml_has_it() -> None:
     assert problems(f'{MINIMAL}[backend.plain]\n"x.y" = 1') == ('backend.plain."x.y": unknown key',)
 
 
+def test_mechanisms_have_to_be_there() -> None:
+    modules = '[daemon]\nmechanism_modules = ["X-MINE"]\n'
+    chosen = 'mechanisms = ["X-MINE", "SCRAM-SHA-265", "plain", "PLAIN"]\n'
+    assert problems(modules + MINIMAL + chosen) == (
+        "domain.\"example.com\".mechanisms: no mechanism 'SCRAM-SHA-265' (did you mean 'SCRAM-SHA-256'?)",
+        "domain.\"example.com\".mechanisms: no mechanism 'plain' (did you mean 'PLAIN'?)",
+    )
+    assert problems(modules.replace("X-MINE", "broken") + MINIMAL + chosen) == ("daemon.mechanism_modules: broken",)
+    assert settings(f'{modules}{MINIMAL}mechanisms = ["X-MINE", "PLAIN"]').domains["example.com"].mechanisms == (
+        "X-MINE",
+        "PLAIN",
+    )
+
+
 def test_a_listeners_domain_is_not_missed_where_domains_can_not_be_read() -> None:
     front = '[listener.front]\nprotocol = "door"\ndomain = "b.c"\n'
     assert problems(f'{front}[domain.b.c]\n[domain.a]\nbackends = ["plain"]') == (
@@ -597,6 +618,7 @@ def test_mistakes_in_many_tables_are_each_told_once() -> None:
         [domain."example.com"]
         backends = ["tokns", "people"]
         certificate_names = ["mail", "xmppaddr"]
+        mechanisms = ["EXTERNL", "PLAIN"]
         ports = [0]
         """
     with pytest.raises(ConfigError) as caught:
@@ -639,6 +661,7 @@ def test_mistakes_in_many_tables_are_each_told_once() -> None:
         'domain."example.com".ports: 0 is no port',
         "domain.\"example.com\".backends: no backend 'tokns' (did you mean 'tokens'?)",
         "listener.two.domain: 'exmaple.com' is not configured (did you mean 'example.com'?)",
+        "domain.\"example.com\".mechanisms: no mechanism 'EXTERNL' (did you mean 'EXTERNAL'?)",
     )
 
 

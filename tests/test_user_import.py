@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from extauth.configuration import load
 from extauth.daemon import open_without_listeners
 from extauth.model import Origin
 from extauth.passwords import scram
 from extauth.passwords.scram import Hash
 from extauth.plugins import InstalledKinds
 from extauth.sasl.mechanism import Stream
-from extauth.settings import load
 from tests import needs
 from tests.certificates import Certificates
 from tests.daemons import NO, YES, Daemon, extauth, with_local_accounts

@@ -11,10 +11,11 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from extauth.configuration import load
 from extauth.errors import ConfigError
 from extauth.model import Reason
 from extauth.plugins import InstalledKinds
-from extauth.settings import Settings, load
+from extauth.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 

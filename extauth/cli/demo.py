@@ -11,10 +11,11 @@ from typing import NamedTuple
 import trio
 
 from extauth.admin import Command, perform
+from extauth.configuration import load
 from extauth.daemon import open_without_listeners
 from extauth.model import Origin
 from extauth.plugins import InstalledKinds
-from extauth.settings import Settings, load
+from extauth.settings import Settings
 
 DOMAIN = "localhost"
 ACCOUNT = f"alice@{DOMAIN}"

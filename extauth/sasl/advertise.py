@@ -4,7 +4,6 @@ Web clients take the strongest mechanism that they know and do not fall back whe
 that it does not have. So a mechanism is offered only where everybody who would choose it can succeed.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -96,10 +95,7 @@ def problems(
     offered = found.mechanisms
     told = _misplaced(holders)
     for name in chosen or ():
-        if name not in mechanisms:
-            near = difflib.get_close_matches(name, mechanisms, n=1)
-            told.append(f"there is no mechanism {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-        elif name not in found.names:
+        if name in mechanisms and name not in found.names:
             told.append(f"{name} can't work: no backend of the domain answers for {_kind(mechanisms[name])}")
     if not offered:
         told.append("nobody can log in by SASL: there is no mechanism to advertise")

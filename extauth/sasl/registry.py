@@ -26,10 +26,10 @@ def find(extra: Iterable[str] = ()) -> Mapping[str, Mechanism]:
         try:
             offered = _offered(importlib.import_module(path))
         except Exception as error:
-            problems.append(f"the mechanism module {path} can't be imported: {error}")
+            problems.append(f"daemon.mechanism_modules: {path}: can't be imported: {error}")
             continue
         if offered is None:
-            problems.append(f"the mechanism module {path} has no MECHANISMS")
+            problems.append(f"daemon.mechanism_modules: {path}: has no MECHANISMS")
         for mechanism in offered or ():
             found[mechanism.name] = mechanism
     if problems:
