@@ -1,5 +1,6 @@
 """The running daemon: opens what a configuration names, follows signals, reloads, drains."""
 
+import gc
 import os
 import resource
 import secrets
@@ -189,6 +190,8 @@ async def serve(settings: Settings, read_again: Callable[[], Settings], started:
             except ConfigError as error:
                 unusable = error
             else:
+                gc.collect()
+                gc.freeze()  # what is open now stays: to look through it for garbage now and then would hold up everybody
                 nursery.start_soon(_watchdog, service)
                 notify("READY=1", _status(service))
                 _log.info("serving", **_counts(service))

@@ -213,7 +213,7 @@ class Keyring:
         stamp, iterations, *_ = rows[0]
         assert isinstance(stamp, str)
         assert isinstance(iterations, int)
-        salts = [(scram.Hash(family), salt) for _, _, family, salt in rows if isinstance(salt, bytes)]
+        salts = [(scram.Hash(str(family)), salt) for _, _, family, salt in rows if isinstance(salt, bytes)]
         return await self._derive(prepared, stamp, iterations, salts)
 
     def adding(

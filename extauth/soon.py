@@ -4,7 +4,7 @@ A task switch costs more than most answers do, so `Soon[T]` runs through the who
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar, Union, cast
+from typing import Any, TypeAlias, TypeVar, Union
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -26,6 +26,6 @@ async def _later(value: Awaitable[T], use: Callable[[T], Soon[U]]) -> U:
 
 async def settle(value: Soon[T]) -> T:
     """Wait for `value` if it has to be waited for."""
-    if isinstance(value, Awaitable):
-        return await cast("Awaitable[T]", value)
-    return value
+    known: Any = value
+    result: T = await known if hasattr(known, "__await__") else known
+    return result

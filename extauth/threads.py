@@ -19,8 +19,8 @@ from extauth.errors import BackendDown
 
 T = TypeVar("T")
 
-GATHERED = 4  # results that are handed over at once: waking up for each costs more than all that is then done with it
-LOOK = 0.02  # seconds between looks at who waits, and so the longest that a result is kept back
+GATHERED = 8  # results that are handed over at once: waking up for each costs more than all that is then done with it
+LOOK = 0.05  # seconds between looks at who waits, and so the longest that a result is kept back
 
 
 class Load(NamedTuple):
@@ -153,8 +153,8 @@ class Threads:
             except IndexError:
                 continue  # given up
             self._results.append((job.task, outcome.capture(job.call)))
-            keep = self._watched and len(self._results) < GATHERED <= len(self._line)
-            if not keep and not self._told:
+            kept_back = self._watched and len(self._results) < min(GATHERED, len(self._line))
+            if not kept_back and not self._told:
                 self._tell()
 
     def _tell(self) -> None:

@@ -14,6 +14,13 @@ ADVISED_ITERATIONS = 10_000  # XEP-0438 section 4
 MAX_ITERATIONS = 1_000_000  # more would let one stored number keep a client or us busy for seconds
 SALT_BYTES = 16  # XEP-0438 section 4
 
+_ALGORITHMS: dict[str, hashes.HashAlgorithm] = {
+    "SHA-1": hashes.SHA1(),  # noqa: S303 - SCRAM-SHA-1 is mandatory to implement in XMPP (RFC 6120 section 13.8.1)
+    "SHA-256": hashes.SHA256(),
+    "SHA-384": hashes.SHA384(),
+    "SHA-512": hashes.SHA512(),
+}
+
 
 class Hash(Enum):
     """A hash of the SCRAM family; the value is its name in mechanism names."""
@@ -23,23 +30,10 @@ class Hash(Enum):
     SHA_384 = "SHA-384"
     SHA_512 = "SHA-512"
 
-    @property
-    def digest(self) -> str:
-        """The name hashlib knows it by."""
-        return self.value.replace("-", "").lower()
-
-    @property
-    def length(self) -> int:
-        """The bytes of a key."""
-        return _ALGORITHMS[self].digest_size
-
-
-_ALGORITHMS: dict[Hash, hashes.HashAlgorithm] = {
-    Hash.SHA_1: hashes.SHA1(),  # noqa: S303 - SCRAM-SHA-1 is mandatory to implement in XMPP (RFC 6120 section 13.8.1)
-    Hash.SHA_256: hashes.SHA256(),
-    Hash.SHA_384: hashes.SHA384(),
-    Hash.SHA_512: hashes.SHA512(),
-}
+    def __init__(self, name: str) -> None:
+        self.digest = name.replace("-", "").lower()  # the name hashlib knows it by
+        self.algorithm = _ALGORITHMS[name]
+        self.length = self.algorithm.digest_size  # the bytes of a key
 
 
 class ScramKeys(Struct, frozen=True, gc=False):
@@ -59,8 +53,7 @@ def new_salt() -> bytes:
 
 def salted_password(family: Hash, prepared: str, salt: bytes, iterations: int) -> bytes:
     """Return SaltedPassword = Hi(password, salt, i). Slow by intention; releases the interpreter lock."""
-    algorithm = _ALGORITHMS[family]
-    return PBKDF2HMAC(algorithm, algorithm.digest_size, salt, iterations).derive(prepared.encode())
+    return PBKDF2HMAC(family.algorithm, family.length, salt, iterations).derive(prepared.encode())
 
 
 def keys(family: Hash, salted: bytes) -> ScramKeys:
