@@ -17,7 +17,7 @@ from extauth.errors import ConfigError
 from extauth.jid import InvalidName, domain_part
 from extauth.layers.rules import Layers
 from extauth.settings import BackendTable, Daemon, Domain, Listener, Settings
-from extauth.values import Table, as_table, at, fill, nearest, quoted, strings, unknown
+from extauth.values import Table, as_table, at, fill, names, nearest, quoted, strings, unknown
 
 _LAYERS = tuple(f.name for f in dataclasses.fields(Layers))
 _NAME = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
@@ -46,7 +46,7 @@ def load(path: Path, kinds: Kinds) -> Settings:
         ConfigError: all of its problems.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark of it first
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -80,15 +80,14 @@ class _Reader:
 
     def read(self, tables: Table) -> Settings:
         meant = unknown("", tables, ("daemon", "listener", "backend", "domain"), self._problems)
-        daemon_table = self._table("daemon", tables.get("daemon", {}))
+        daemon_table = self._table("daemon", tables.get("daemon", {})) or {}
         daemon = fill(Daemon, "daemon", daemon_table, self._problems)
         listeners = self._listeners(self._tables("listener", tables))
-        backend_tables = self._tables("backend", tables)
-        backends = self._backends(backend_tables)
+        backends = self._backends(self._tables("backend", tables))
         domain_tables = self._tables("domain", tables)
-        if not domain_tables and "domain" not in meant:
+        if tables.get("domain", {}) == {} and "domain" not in meant:
             self._problems.append('domain: none is configured; add for example [domain."example.com"]')
-        domains = self._domains(domain_tables, backends, set(backend_tables))
+        domains = self._domains(domain_tables, backends, names(tables.get("backend")))
         self._check_hosts(domains)
         self._check_mechanisms(daemon_table, domain_tables)
         if self._problems:
@@ -214,12 +213,14 @@ class _Reader:
             self._problems.append(f"{place}: a name is of letters, digits, '.', '_' and '-': it stands in every audit line")
 
     def _tables(self, place: str, tables: Table) -> dict[str, Table]:
-        """Return the tables of [PLACE.NAME] by their names."""
-        return {name: self._table(at(place, name), value) for name, value in self._table(place, tables.get(place, {})).items()}
+        """Return the tables of [PLACE.NAME] by their names, without those that are none."""
+        inner = self._table(place, tables.get(place, {})) or {}
+        found = {name: self._table(at(place, name), value) for name, value in inner.items()}
+        return {name: table for name, table in found.items() if table is not None}
 
-    def _table(self, place: str, value: object) -> Table:
+    def _table(self, place: str, value: object) -> Table | None:
         try:
             return as_table(value)
         except ValueError as error:
             self._problems.append(f"{place}: {error}")
-            return {}
+            return None

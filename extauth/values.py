@@ -118,7 +118,7 @@ def checked(hint: Any, value: Any) -> Any:  # noqa: ANN401 - TOML's values and a
     if origin is tuple:
         if isinstance(value, list):
             return _items(arguments[0], typing.cast("list[object]", value))
-        raise ValueError("must be a list")
+        raise ValueError("must be a list, in brackets")
     if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # neither inf nor nan
         return float(value)
     if type(value) is hint and hint is not float:
@@ -152,6 +152,11 @@ def strings(value: object) -> list[str]:
     """Return those items of a list that are strings, none of what is no list."""
     items = typing.cast("list[object]", value) if isinstance(value, list) else []
     return [item for item in items if isinstance(item, str)]
+
+
+def names(value: object) -> set[str]:
+    """Return the keys of a table, none of what is no table."""
+    return set(typing.cast("Table", value)) if isinstance(value, dict) else set()
 
 
 def at(place: str, key: str) -> str:

@@ -198,7 +198,7 @@ def test_an_anonymous_domain_needs_no_backend() -> None:
         ("[listener.front]\nprotocol = 'door'\nchanges = 1", "listener.front.changes: must be true or false"),
         ("[listener.front]\nprotocol = 'door'\nmost = true", "listener.front.most: must be a whole number"),
         ("[listener.front]\nprotocol = 'door'\nmost = 0", "listener.front.most: must be at least 1"),
-        ("[listener.front]\nprotocol = 'door'\nusers = 'a'", "listener.front.users: must be a list"),
+        ("[listener.front]\nprotocol = 'door'\nusers = 'a'", "listener.front.users: must be a list, in brackets"),
         ("[listener.front]\nprotocol = 'door'\nusers = ['a', 1]", "listener.front.users: item 2 must be a string"),
         ("[listener.front]\nprotocol = 'door'\ngroup = 1", "listener.front.group: must be a string"),
         (
@@ -335,7 +335,7 @@ def test_what_comes_of_a_mistake_is_not_told() -> None:
         """
     )
     assert told == (
-        "backend.one.servers: must be a list",
+        "backend.one.servers: must be a list, in brackets",
         "backend.one.level: must be a whole number",
         "backend.two.levl: unknown key (did you mean 'level'?)",
         "domain.\"a\".anonymos: unknown key (did you mean 'anonymous'?)",
@@ -359,6 +359,13 @@ def test_mechanisms_have_to_be_there() -> None:
         "X-MINE",
         "PLAIN",
     )
+
+
+def test_what_is_no_table_is_told_as_such_alone() -> None:
+    text = "[listener]\nfront = 1\n[backend]\npeople = 1\n[domain]\nb = 1\n[domain.a]\nbackends = ['people']"
+    assert problems(text) == ("listener.front: must be a table", "backend.people: must be a table", "domain.b: must be a table")
+    assert problems("domain = 1") == ("domain: must be a table",)
+    assert problems(f"backend = 1\n{MINIMAL}") == ("backend: must be a table",)
 
 
 def test_a_listeners_domain_is_not_missed_where_domains_can_not_be_read() -> None:
@@ -481,6 +488,12 @@ def test_whatever_is_written_the_only_error_is_a_config_error(text: str) -> None
 def test_a_file_is_read(tmp: Path) -> None:
     path = tmp / "extauth.toml"
     path.write_text(MINIMAL)
+    assert load(path, SomeKinds()) == settings(MINIMAL)
+
+
+def test_a_mark_of_the_encoding_is_no_mistake(tmp: Path) -> None:
+    path = tmp / "extauth.toml"
+    path.write_text(MINIMAL, encoding="utf-8-sig")
     assert load(path, SomeKinds()) == settings(MINIMAL)
 
 
