@@ -10,6 +10,7 @@ write filters for it; it is made by hand and gathered, because it is written for
 import logging
 import os
 import select
+import stat
 import threading
 import time
 from collections import deque
@@ -26,7 +27,7 @@ RING = 1000  # decisions kept in memory for `extauth audit tail`
 KINDS = 1024  # of decisions, remembered with the parts of their audit lines
 SHOWN = 128  # characters of a foreign value that are shown
 GATHERED = 32  # lines that are written at once: those of more would hold up who comes next
-WRITE = 4096  # bytes that a pipe found writable takes without blocking (PIPE_BUF)
+WRITE = 16384  # bytes that a file or a socket found writable takes without blocking
 MAX_WAITING = 1 << 20  # bytes kept while nobody reads our standard error
 
 _SPECIAL = frozenset(' "=\\')
@@ -114,6 +115,8 @@ class Outlet:
         self._descriptor = descriptor
         self._writable = select.poll()
         self._writable.register(descriptor, select.POLLOUT)
+        mode = os.fstat(descriptor).st_mode
+        self._most = WRITE if stat.S_ISREG(mode) or stat.S_ISSOCK(mode) else select.PIPE_BUF  # bytes taken without blocking
         self._waiting = bytearray()
         self._lock = threading.Lock()
         self.lost = 0  # lines that nobody took from us in time
@@ -124,7 +127,7 @@ class Outlet:
             self._waiting += text.encode(errors="backslashreplace")
             while self._waiting and self._writable.poll(0):
                 try:
-                    del self._waiting[: os.write(self._descriptor, self._waiting[:WRITE])]
+                    del self._waiting[: os.write(self._descriptor, self._waiting[: self._most])]
                 except OSError:
                     break
             if len(self._waiting) > MAX_WAITING:

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import select
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from extauth import journal as journals
 from extauth.authority import record
-from extauth.journal import GATHERED, RING, Decision, Journal, Outlet, audit_line, kind_of, set_up_logging, shown
+from extauth.journal import GATHERED, RING, WRITE, Decision, Journal, Outlet, audit_line, kind_of, set_up_logging, shown
 from extauth.metrics import Metrics, Outcome
 from extauth.model import Accept, Identity, Listing, Origin, Reason, Reject, Unavailable, Verdict
 from tests.fakes import ALICE, ORIGIN, FakeBackend, Scene, check, log_kept
@@ -225,6 +226,26 @@ def fill(pipe: Pipe) -> None:
         while True:
             os.write(pipe.writer, b"\n" * 4096)
     os.set_blocking(pipe.writer, True)
+
+
+def test_a_socket_takes_more_at_once_than_a_pipe() -> None:
+    text = f"{audit_line(PLAIN)}\n" * 128
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # what is written at once stays together
+    with ours, theirs:
+        Outlet(ours.fileno()).write(text)
+        assert theirs.recv(1 << 20) == text.encode()[:WRITE]
+
+
+def test_a_pipe_is_never_given_more_than_it_takes_without_blocking(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, sizes = os.write, list[int]()
+
+    def note_size(descriptor: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", note_size)
+    Outlet(pipe.writer).write(f"{audit_line(PLAIN)}\n" * 128)
+    assert max(sizes) == select.PIPE_BUF
 
 
 async def test_a_reader_that_sleeps_stops_nobody(pipe: Pipe) -> None:
