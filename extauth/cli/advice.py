@@ -1,12 +1,13 @@
 """What `extauth check` warns of: settings that are valid and yet will hurt."""
 
+import grp
 import shutil
 from itertools import takewhile
 from pathlib import Path
 
 from extauth.passwords.scram import ADVISED_ITERATIONS
 from extauth.settings import Settings
-from extauth.sockets import parse_address
+from extauth.sockets import parse_address, user_ids
 
 HIDDEN = {
     "/tmp": "ejabberd's unit has PrivateTmp: it sees a /tmp of its own",
@@ -45,6 +46,23 @@ def advice(settings: Settings) -> list[str]:
     connector = shutil.which("extauth-connect")
     if connector is not None and (why := _hidden(str(Path(connector).resolve()))):
         warnings.append(f"{connector}: {why}; install extauth under /usr or /opt before ejabberd starts it")
+    return warnings
+
+
+def strangers(settings: Settings) -> list[str]:
+    """Return warnings of users and groups who are to connect and whom this machine does not know."""
+    warnings: list[str] = []
+    for listener in settings.listeners:
+        place, config = f"listener.{listener.name}", listener.config
+        try:
+            user_ids(config.allow_users)
+        except ValueError as error:
+            warnings += [f"{place}.{problem} on this machine" for problem in error.args]
+        try:
+            if config.group is not None:
+                grp.getgrnam(config.group)
+        except KeyError:
+            warnings.append(f"{place}.group: there is no group {config.group!r} on this machine")
     return warnings
 
 

@@ -39,10 +39,10 @@ def login(choices: Choices, jid: str, name: str | None, mechanism: str | None, *
         fail(f"{jid}: {error}", os.EX_DATAERR)
     settings = choices.settings()
     listener = _choose(settings, name, mechanism)
-    password = read_password(from_stdin=from_stdin)
-    attempt = Login(identity.user, identity.domain, password, (mechanism or "PLAIN").upper())
     try:
         with connect(settings) as admin:
+            password = read_password(from_stdin=from_stdin)
+            attempt = Login(identity.user, identity.domain, password, (mechanism or "PLAIN").upper())
             seen = result_of(admin.perform(Command("audit-tail", seen=1 << 62)))["seen"]
             reply, me = _ask(listener, attempt)
             decision = _decision(admin, seen, listener.name, me)

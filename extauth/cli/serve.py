@@ -10,7 +10,7 @@ import click
 import trio
 
 from extauth.cli import demo as demos
-from extauth.cli.advice import advice
+from extauth.cli.advice import advice, strangers
 from extauth.cli.common import Choices, exit_with_problems, fail, options, show
 from extauth.daemon import open_without_listeners
 from extauth.daemon import serve as run
@@ -56,7 +56,11 @@ def _run(settings: Settings, read_again: Callable[[], Settings], started: Callab
 
 
 @click.command()
-@click.option("--online", is_flag=True, help="Also open the state store and every backend, and ask each for a name.")
+@click.option(
+    "--online",
+    is_flag=True,
+    help="Also open the state store and every backend, ask each for a name, and look for users and groups.",
+)
 @click.option("--user", metavar="NAME", help="With --online: also say which backends know NAME (user, or user@domain).")
 @options
 @click.pass_obj
@@ -69,6 +73,7 @@ def check(choices: Choices, user: str | None, *, online: bool) -> None:
     knowing: list[dict[str, Any]] = []
     unreachable: dict[str, str] = {}
     if online:
+        warnings += strangers(settings)
         set_up_logging()  # standard output is for the result
         try:
             names = _identities(settings, user) if user is not None else []
