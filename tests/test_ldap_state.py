@@ -85,6 +85,20 @@ async def test_without_a_policy_only_a_lock_for_good_counts(site: Site, slapd: S
 
 
 @needs.debian("slapd")
+async def test_an_account_has_a_beginning_and_an_end(site: Site, slapd: Slapd) -> None:
+    async with extauth_ldap.open(site.config(slapd.tls_url), context()) as backend:
+        for times, good in (
+            ({"pwdStartTime": ago(-HOUR)}, False),
+            ({"pwdStartTime": ago(HOUR)}, True),
+            ({"pwdEndTime": ago(-HOUR)}, True),
+            ({"pwdEndTime": ago(HOUR)}, False),
+        ):
+            modify(slapd, dn_of("alice"), **times)
+            expected = Accept(ALICE) if good else LOCKED
+            assert await both(backend) == (expected, expected), times
+
+
+@needs.debian("slapd")
 async def test_a_policy_that_can_not_be_read_is_an_outage(site: Site, slapd: Slapd) -> None:
     name = f"cn=nowhere,{POLICY}"
     async with extauth_ldap.open(site.config(slapd.tls_url, password_policy=name), context()) as backend:
@@ -133,7 +147,9 @@ def test_what_an_entry_says(attributes: dict[str, object], reason: Reason | None
     assert diagnosis.of_entry(entry(**attributes), NOW) is reason
 
 
-@given(values=st.lists(st.text(max_size=20) | st.integers().map(str), min_size=7, max_size=7))
+@given(
+    values=st.lists(st.text(max_size=20) | st.integers().map(str), min_size=len(diagnosis.STATE), max_size=len(diagnosis.STATE))
+)
 def test_garbage_says_something_or_nothing(values: list[str]) -> None:
     found = Entry("cn=x", {name.lower(): (value,) for name, value in zip(diagnosis.STATE, values, strict=False)})
     assert diagnosis.of_entry(found, NOW) in (None, *Reason)

@@ -39,6 +39,7 @@ _MARKS = (
     ("pwdReset", "TRUE", Reason.MUST_CHANGE_PASSWORD),
     ("nsAccountLock", "TRUE", Reason.DISABLED),
 )
+_STARTS, _ENDS = "pwdStartTime", "pwdEndTime"  # of an account, since OpenLDAP 2.5
 _POLICY_OF = "pwdPolicySubentry"
 _LOCKOUT = "pwdLockoutDuration"
 
@@ -52,7 +53,7 @@ _TICKS = 10_000_000  # of its times in a second
 
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII).fullmatch
 
-STATE = (*(name for name, _, _ in _MARKS), _POLICY_OF, _CONTROL, _COMPUTED, _EXPIRES, _LAST_SET)
+STATE = (*(name for name, _, _ in _MARKS), _STARTS, _ENDS, _POLICY_OF, _CONTROL, _COMPUTED, _EXPIRES, _LAST_SET)
 """The attributes that `of_entry` and `lock` look at."""
 
 
@@ -61,6 +62,9 @@ def of_entry(entry: Entry, now: float) -> Reason | None:
     for name, sign, reason in _MARKS:
         if sign in (value.upper() for value in _values(entry, name)):
             return reason
+    starts, ends = _time(entry, _STARTS), _time(entry, _ENDS)
+    if (starts is not None and now < starts) or (ends is not None and ends <= now):
+        return Reason.ACCOUNT_LOCKED  # as a bind calls it
     control, computed = _number(entry, _CONTROL), _number(entry, _COMPUTED)
     if computed & _FLAG_LOCKED:
         return Reason.ACCOUNT_LOCKED
@@ -83,11 +87,8 @@ class Lock(NamedTuple):
 
 def lock(entry: Entry) -> Lock | None:
     """Return the lock for some time that an entry has or had: it stays there until the next good bind."""
-    for value in _values(entry, _LOCKED):
-        with suppress(ValueError):
-            since = datetime.strptime(value[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC)  # GeneralizedTime, RFC 4517
-            return Lock(since.timestamp(), next(iter(_values(entry, _POLICY_OF)), ""))
-    return None
+    since = _time(entry, _LOCKED)
+    return None if since is None else Lock(since, next(iter(_values(entry, _POLICY_OF)), ""))
 
 
 LOCK_RULES = (_LOCKOUT,)
@@ -102,6 +103,14 @@ def locks(policy: Entry, lock: Lock, now: float) -> bool:
 
 def _values(entry: Entry, name: str) -> tuple[str, ...]:
     return entry.attributes.get(name.lower(), ())
+
+
+def _time(entry: Entry, name: str) -> float | None:
+    """Return a GeneralizedTime (RFC 4517 section 3.3.13) as directories write it, in Unix seconds."""
+    for value in _values(entry, name):
+        with suppress(ValueError):
+            return datetime.strptime(value[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
+    return None
 
 
 def _number(entry: Entry, name: str) -> int:
