@@ -54,6 +54,19 @@ async def test_a_call_returns_its_value() -> None:
     assert await Threads("test", 1, 10).run(lambda: 1 + 1) == 2
 
 
+async def test_the_load_is_known(work: Work) -> None:
+    threads = Threads("test", 2, 60)
+    assert threads.load == (2, 0, 0)
+    async with trio.open_nursery() as nursery:
+        for calls, load in enumerate([(2, 1, 0), (2, 2, 0), (2, 2, 1)], 1):
+            nursery.start_soon(threads.run, work)
+            await until_running(work, min(calls, 2))
+            await trio.testing.wait_all_tasks_blocked()
+            assert threads.load == load
+        work.done.set()
+    assert threads.load == (2, 0, 0)
+
+
 async def test_a_call_raises_its_error() -> None:
     with pytest.raises(ZeroDivisionError):
         await Threads("test", 1, 10).run(lambda: 1 // 0)
