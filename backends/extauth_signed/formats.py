@@ -17,8 +17,8 @@ from hmac import compare_digest
 from typing import Protocol
 
 from extauth import jid
+from extauth.mac import SHA256, mac
 from extauth.model import Identity, Reason
-from extauth.tokens.mac import SHA256, mac
 
 _XCAUTH = re.compile(r"[A-HJ-NP-Za-km-z0-9+/$%\-OIl]{31}").fullmatch
 _SIGNATURE = re.compile(r"[0-9A-Fa-f]{64}").fullmatch

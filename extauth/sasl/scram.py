@@ -5,9 +5,11 @@ import hmac
 import re
 import secrets
 from binascii import a2b_base64, b2a_base64
+from functools import cache
 
 from msgspec import Struct
 
+from extauth.mac import mac
 from extauth.model import Answer, Candidate, FindKeys, Identity, Keys, Proof, Reason, Reject
 from extauth.passwords.scram import SALT_BYTES, Hash
 from extauth.sasl.mechanism import (
@@ -67,6 +69,7 @@ class _Final(Struct, frozen=True, gc=False):
 def runner(family: Hash) -> Run:
     """Return what runs SCRAM with this hash. Whether with channel binding, the name in the session tells."""
     name, digest = family.value, family.digest
+    algorithm = type(family.algorithm)
 
     def run(session: Session, initial: bytes) -> Talk[Success | Failure]:
         """Client-first, server-first, client-final; the server-final goes with the success (RFC 6120 section 6.3.10)."""
@@ -91,7 +94,7 @@ def runner(family: Hash) -> Run:
         final = _parse_final(response, nonce)
 
         message = f"{client.bare},{server_first},{final.bare}".encode()
-        matched = _match(digest, keys.candidates, message, final.proof)
+        matched = _match(family, keys.candidates, message, final.proof)
         bound = hmac.compare_digest(final.header, client.header.encode() + session.stream.bindings.get(client.binding, b""))
         if matched is None or not bound:
             reason = answer.reason if isinstance(answer, Reject) else Reason.BAD_PASSWORD if bound else Reason.BAD_BINDING
@@ -100,7 +103,7 @@ def runner(family: Hash) -> Run:
             raise Refused(answer.reason if isinstance(answer, Reject) else reason)
         reason = keys.refusal or Reason.OK
         answer = yield Proof(keys.identity, session.origin, reason, keys.backend, matched.credential)
-        signature = hmac.digest(matched.server_key, message, digest)
+        signature = mac(matched.server_key, message, algorithm)
         return (yield from conclude(session, answer, target, f"v={_b64(signature)}".encode(), keys.attributes))
 
     return run
@@ -115,8 +118,13 @@ def decoy(options: Options, family: Hash, identity: Identity) -> Keys:
     """Return what an unknown user is told: a salt that stays, as a real one does, and keys that no proof can match."""
     named = f"{identity.domain}\0{identity.user}\0{family.value}".encode()
     salt = hmac.digest(options.decoy_key, named, "sha256")[:SALT_BYTES]
-    nobody = Candidate("", secrets.token_bytes(hashlib.new(family.digest).digest_size), b"")
-    return Keys(identity, salt, options.iterations, (nobody,))
+    return Keys(identity, salt, options.iterations, (_nobody(family),))
+
+
+@cache
+def _nobody(family: Hash) -> Candidate:
+    """Return the keys of unknown users. Always the same ones: judging by a key once more takes less time."""
+    return Candidate("", secrets.token_bytes(family.length), b"")
 
 
 def _parse_first(data: bytes) -> _First:
@@ -163,14 +171,15 @@ def _binding_problem(session: Session, client: _First) -> str:
     return ""
 
 
-def _match(digest: str, candidates: tuple[Candidate, ...], message: bytes, proof: bytes) -> Candidate | None:
+def _match(family: Hash, candidates: tuple[Candidate, ...], message: bytes, proof: bytes) -> Candidate | None:
     """Return the candidate whose key the proof proves. All are tried, in the same time whichever it is."""
+    algorithm = type(family.algorithm)
     matched = None
     for candidate in candidates:
-        signature = hmac.digest(candidate.stored_key, message, digest)
+        signature = mac(candidate.stored_key, message, algorithm)
         if len(proof) == len(signature):
             client_key = int.from_bytes(proof) ^ int.from_bytes(signature)
-            stored_key = hashlib.new(digest, client_key.to_bytes(len(proof))).digest()
+            stored_key = hashlib.new(family.digest, client_key.to_bytes(len(proof))).digest()
             if hmac.compare_digest(stored_key, candidate.stored_key):
                 matched = candidate
     return matched

@@ -14,9 +14,9 @@ from hmac import compare_digest
 from msgspec import Struct
 
 from extauth import jid
+from extauth.mac import SHA384, mac
 from extauth.model import NOTHING, Identity
 from extauth.tokens.kinds import KINDS
-from extauth.tokens.mac import SHA384, mac
 
 YEAR_ZERO = 62_167_219_200  # seconds from the year 0 to 1970: calendar:datetime_to_gregorian_seconds/1
 
