@@ -17,6 +17,7 @@ from extauth.layers.rules import CacheRules
 from extauth.model import (
     Accept,
     Answer,
+    CheckCertificate,
     CheckPassword,
     CreateUser,
     Decoy,
@@ -56,7 +57,9 @@ class Site:
     """A chain of one backend with a cache, and what was asked of the backend."""
 
     def __init__(self, rules: CacheRules, backend: FakeBackend | None = None) -> None:
-        self.backend = backend or FakeBackend({CheckPassword: judge, Decoy: Reject(Reason.NO_USER)}, later=True)
+        self.backend = backend or FakeBackend(
+            {CheckPassword: judge, CheckCertificate: None, Decoy: Reject(Reason.NO_USER)}, later=True
+        )
         self.remembered = Remembered(rules.entries)
         self.caching = Caching("a", self.backend, rules, self.remembered)
         self.scene = Scene([self.caching])
@@ -145,6 +148,39 @@ async def test_two_passwords_of_a_user_do_not_disturb_each_other() -> None:
     assert await site.login("fake wrong") == WRONG
     assert isinstance(await site.login("fake phone"), Accept)
     assert site.asked == 1  # the wrong one
+
+
+async def test_who_logs_in_without_a_password_is_remembered_apart(autojump_clock: trio.abc.Clock) -> None:
+    site = Site(CacheRules(ttl=60, grace=3600, repeats=60))
+    site.backend.replies[CheckCertificate] = Accept(ALICE)
+    certificate = CheckCertificate(ALICE, ORIGIN)
+    trails: list[str] = []
+    for passed in (0, 59, 2):
+        await trio.sleep(passed)
+        assert isinstance(await site.ask(certificate), Accept)
+        trails.append(await site.trail())
+    assert trails == ["a:accept", "a:accept(cache)", "a:accept"]
+    await site.login()
+    assert site.asked == 1
+    await trio.sleep(61)
+    site.backend.replies[CheckCertificate] = DOWN
+    assert isinstance(await site.ask(certificate), Accept)
+    assert await site.trail() == "a:accept(grace)"
+    site.backend.replies[CheckCertificate] = None
+    for _ in range(2):  # only passwords are refused without asking
+        assert await site.ask(certificate) == Reject(Reason.NO_USER)
+        assert await site.trail() == "a:unknown"
+    site.backend.replies[CheckCertificate] = DOWN
+    assert isinstance(await site.ask(certificate), Unavailable)
+
+
+async def test_who_may_not_log_in_by_certificate_may_not_by_a_remembered_password() -> None:
+    site = Site(CacheRules(ttl=60))
+    await site.login()
+    site.backend.replies[CheckCertificate] = Reject(Reason.DISABLED)
+    assert await site.ask(CheckCertificate(ALICE, ORIGIN)) == Reject(Reason.DISABLED)
+    site.reply(Reject(Reason.DISABLED))
+    assert await site.login() == Reject(Reason.DISABLED)
 
 
 async def test_a_token_with_the_answer_is_given_once() -> None:

@@ -673,6 +673,18 @@ async def test_an_outage_of_the_directory_is_one_of_scram_unless_it_is_not_asked
         assert await site.proves() is True
 
 
+async def test_grace_of_the_cache_is_also_for_scram(place: Site) -> None:
+    directory = Asked()
+    async with place.open(dataclasses.replace(OFFER, cache=CacheRules(grace=3600)), directory) as site:
+        await taught(site)
+        assert await site.proves() is True
+        directory.still = DOWN
+        assert await site.proves() is True
+        site.layered.forget(ALICE)
+        with pytest.raises(BackendDown, match=str(DOWN)):
+            await site.proves()
+
+
 async def test_everybody_is_asked_about_alike(place: Site) -> None:
     """Or the time would tell who has learned keys."""
     directory = Asked()

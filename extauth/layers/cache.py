@@ -1,10 +1,11 @@
-"""A layer that remembers how a backend judged passwords: to spare it, to outlive its outages, to not repeat refused ones.
+"""A layer that remembers how a backend judged logins: to spare it, to outlive its outages, to not repeat refused passwords.
 
 What is remembered is of this process alone and may be dropped at any time. An outage is never remembered, nor a refusal as
 anything but a refusal of that very password.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import trio
 from msgspec import Struct
@@ -18,6 +19,7 @@ from extauth.layers.rules import CacheRules
 from extauth.model import (
     Accept,
     Answer,
+    CheckCertificate,
     CheckPassword,
     Decoy,
     Identity,
@@ -26,6 +28,8 @@ from extauth.model import (
     Request,
 )
 from extauth.soon import Soon, settle, then
+
+_Login: TypeAlias = CheckPassword | CheckCertificate
 
 HEADWAY = 0.05  # share of the peer's patience that grace needs to be in time
 
@@ -74,21 +78,25 @@ class Caching:
         self._remembered = remembered
 
     def answer(self, request: Request) -> Soon[Answer | None]:
-        """Answer a password check from memory, if that is allowed; all else, by the backend."""
+        """Answer a login from memory, if that is allowed; all else, by the backend."""
         if isinstance(request, CheckPassword):
-            return self._check(request)
+            return self._check(request, request.password.reveal())
+        if isinstance(request, CheckCertificate):
+            return self._check(request, "")  # nobody's password
         if isinstance(request, CHANGES):
             return self._change(request)
         return self._backend.answer(request)
 
-    def _check(self, request: CheckPassword) -> Soon[Answer | None]:
+    def _check(self, request: _Login, password: str) -> Soon[Answer | None]:
         identity = request.identity
-        print_ = fingerprint(identity.domain, identity.user, self._name, request.origin.mechanism, request.password.reveal())
+        print_ = fingerprint(identity.domain, identity.user, self._name, request.origin.mechanism, password)
         accepted = self._fresh(self._remembered.accepted, print_, self._rules.ttl)
         if accepted is not None and isinstance(accepted.answer, Accept):
             return replace(accepted.answer, via="cache")
         refused = self._fresh(self._remembered.refused, print_, self._rules.repeats)
-        return self._ask(request, print_) if refused is None else self._repeat(request, refused)
+        if refused is not None and isinstance(request, CheckPassword):
+            return self._repeat(request, refused)
+        return self._ask(request, print_)
 
     def _fresh(self, memory: Memory[_Judged], print_: bytes, seconds: float) -> _Judged | None:
         judged = memory.get(print_)
@@ -103,7 +111,7 @@ class Caching:
         # It takes as long as for somebody whom nobody knows.
         return then(self._backend.answer(Decoy(request.identity, request.origin, request.password)), lambda _: answer)
 
-    async def _ask(self, request: CheckPassword, print_: bytes) -> Answer | None:
+    async def _ask(self, request: _Login, print_: bytes) -> Answer | None:
         flushes = self._remembered.flushes
         known = self._fresh(self._remembered.accepted, print_, self._rules.grace)
         try:
@@ -116,13 +124,13 @@ class Caching:
             self._remember(request, print_, answer)
         return answer
 
-    async def _in_time(self, request: CheckPassword) -> Answer | None:
+    async def _in_time(self, request: _Login) -> Answer | None:
         """Ask, and take the silence of a backend for an outage as long as there is time for grace."""
         with trio.move_on_at(trio.current_effective_deadline() - HEADWAY * request.origin.patience):
             return await settle(self._backend.answer(request))
         raise BackendDown("no answer in time")
 
-    def _remember(self, request: CheckPassword, print_: bytes, answer: Answer | None) -> None:
+    def _remember(self, request: _Login, print_: bytes, answer: Answer | None) -> None:
         identity, now = request.identity, trio.current_time()
         remembered = self._remembered
         match answer:
@@ -132,16 +140,16 @@ class Caching:
                     remembered.accepted.put(print_, identity, _Judged(answer, now))
             case Reject(Reason.BAD_PASSWORD):
                 remembered.accepted.drop(print_)
-                self._remember_refusal(identity, print_, _Judged(answer, now))
+                self._remember_refusal(request, print_, _Judged(answer, now))
             case None:
                 remembered.accepted.forget(identity)
-                self._remember_refusal(identity, print_, _Judged(None, now))
+                self._remember_refusal(request, print_, _Judged(None, now))
             case _:  # whoever may not log in may not do so by another password either
                 remembered.accepted.forget(identity)
 
-    def _remember_refusal(self, identity: Identity, print_: bytes, judged: _Judged) -> None:
-        if self._rules.repeats > 0:
-            self._remembered.refused.put(print_, identity, judged)
+    def _remember_refusal(self, request: _Login, print_: bytes, judged: _Judged) -> None:
+        if self._rules.repeats > 0 and isinstance(request, CheckPassword):
+            self._remembered.refused.put(print_, request.identity, judged)
 
     async def _change(self, request: Request) -> Answer | None:
         try:

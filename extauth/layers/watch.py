@@ -50,13 +50,13 @@ class Watched:
 
     def __init__(self, backend: Backend, condition: Condition) -> None:
         self.handles = backend.handles
-        self._ask = backend.answer
+        self._backend = backend
         self._condition = condition
 
     def answer(self, request: Request) -> Soon[Answer | None]:
         """Let the backend answer."""
         try:
-            answer: Any = self._ask(request)
+            answer: Any = self._backend.answer(request)
         except BackendDown as down:
             self._condition.fall(str(down))
             raise
