@@ -364,4 +364,4 @@ def test_only_a_check_online_starts_it(tmp: Path, slapd: Slapd, certificates: Ce
     assert extauth("check", "-c", config).returncode == 0
     online = extauth("check", "-c", config, "--online")
     assert online.returncode == os.EX_CONFIG
-    assert "backend.people: ca_file" in online.stderr
+    assert "backend.people.ca_file" in online.stderr
