@@ -19,7 +19,7 @@ from extauth.errors import BackendDown, ConfigError
 from extauth_ldap.desk import Desk
 from extauth_ldap.messages import LARGEST, Asked, Bug, Logged, Outage, Ready, Reply, Told, pack, read_asked, read_setup
 
-NICE = 5  # how much less of the processor it asks for than the daemon: what needs no directory is answered first
+NICE = 10  # how much less of the processor it asks for than the daemon: what needs no directory is answered first
 
 
 def main() -> None:
