@@ -1,8 +1,6 @@
 """Backend `ldap` where nobody binds: what entries show of accounts that may not log in, on a real slapd and as plain values."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import extauth_ldap
 import pytest
@@ -15,23 +13,14 @@ from extauth.backend import Backend
 from extauth.errors import BackendDown
 from extauth.model import Accept, Answer, CheckCertificate, Reason, Reject
 from tests import needs
-from tests.certificates import Certificates
 from tests.contract import ACCOUNTS, ALICE, ORIGIN, ask, login
 from tests.servers.slapd import POLICY, Slapd, dn_of
 from tests.test_ldap import Site, context
 from tests.test_ldap import site as site  # noqa: PLC0414 - a fixture
+from tests.test_ldap import slapd as slapd  # noqa: PLC0414 - a fixture
 
 HOUR = 3600
 LOCKED = Reject(Reason.ACCOUNT_LOCKED)
-
-
-@pytest.fixture
-def slapd(tmp: Path, certificates: Certificates) -> Iterator[Slapd]:
-    """Give a directory with the contract's accounts."""
-    folder = tmp / "slapd"
-    folder.mkdir()
-    with Slapd(folder, certificates, ACCOUNTS) as server:
-        yield server
 
 
 def modify(slapd: Slapd, dn: str, **attributes: str) -> None:
